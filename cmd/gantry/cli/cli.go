@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli is gantry's command line: it turns argv into one call each,
+// and prints results, errors and hints. It decides no policy and touches no
+// system call or store file itself.
+//
+// Rules of everything it prints:
+//   - results go to standard output, everything else to standard error;
+//   - errors are "gantry: error: …", what to do next is "gantry: hint: …";
+//   - no capitalised first word and no full stop at the end;
+//   - what the user typed is quoted as it was typed;
+//   - colours, bars and carriage returns only on terminals.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses of gantry's own making; any other is the app's. The first
+// three are those podman and the shells use.
+const (
+	ExitFailure       = 125 // gantry itself failed, or was called wrongly
+	ExitNotExecutable = 126 // the app's command was found but cannot be executed
+	ExitNotFound      = 127 // the app's command was not found
+)
+
+// app carries what every command shares: the streams and the global flags.
+type app struct {
+	in       *os.File
+	out, err io.Writer
+	errFile  *os.File
+	ctx      context.Context
+	globals  globals
+}
+
+// Main runs one command line and returns the process's exit status.
+func Main(args []string, in, out, errw *os.File) int {
+	a := &app{in: in, out: out, err: errw, errFile: errw, ctx: context.Background()}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	if err := root.ExecuteContext(a.ctx); err != nil {
+		return a.fail(err)
+	}
+	return 0
+}
+
+// Root returns the command tree, for the generators of manual pages.
+func Root() *cobra.Command {
+	return (&app{in: os.Stdin, out: os.Stdout, err: os.Stderr, errFile: os.Stderr, ctx: context.Background()}).root()
+}
+
+// exitError ends the process with a status and prints nothing: the status is
+// the app's own, or the message was already written.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// hinted is an error that knows what the user can do next.
+type hinted interface{ Hint() string }
+
+// coded is an error that knows the exit status it stands for.
+type coded interface{ ExitCode() int }
+
+// withHint attaches what to do next to err.
+func withHint(err error, format string, args ...any) error {
+	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+type hintError struct {
+	error
+	hint string
+}
+
+func (h hintError) Hint() string  { return h.hint }
+func (h hintError) Unwrap() error { return h.error }
+
+// fail prints err with its hint and returns the exit status.
+func (a *app) fail(err error) int {
+	var exit exitError
+	if errors.As(err, &exit) {
+		return int(exit)
+	}
+	a.say("error", err.Error())
+	var h hinted
+	if errors.As(err, &h) && h.Hint() != "" {
+		a.say("hint", h.Hint())
+	} else if hint := generalHint(err); hint != "" {
+		a.say("hint", hint)
+	}
+	var c coded
+	if errors.As(err, &c) {
+		return c.ExitCode()
+	}
+	return ExitFailure
+}
+
+// say writes one message, its continuation lines indented beneath it.
+func (a *app) say(kind, text string) {
+	text = strings.TrimRight(printable(text), "\n")
+	fmt.Fprintf(a.err, "gantry: %s: %s\n", kind, strings.ReplaceAll(text, "\n", "\n  "))
+}
+
+func (a *app) warn(format string, args ...any) { a.say("warning", fmt.Sprintf(format, args...)) }
+
+// printable replaces control characters: part of a message may come from an
+// image or a registry, and a terminal must not obey it.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case r < 0x20, r == 0x7f, r >= 0x80 && r < 0xa0:
+			return '�'
+		}
+		return r
+	}, s)
+}
+
+// generalHint mends what any command can meet.
+func generalHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return "the file system is full: 'gantry image rm' and 'gantry gc' free space without needing any"
+	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && os.Geteuid() != 0:
+		return "gantry needs root for this: run it with sudo, or as a system unit"
+	case errors.Is(err, syscall.EMFILE):
+		return "raise the limit on open files (ulimit -n, LimitNOFILE=)"
+	}
+	return ""
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// globals are the flags every command takes.
+type globals struct {
+	dir, runDir, libexec string
+	configPath           string
+	insecure             []string
+}
+
+const rootLong = `gantry runs OCI containers without a daemon.
+
+It fetches an image, verifies who signed it, and launches it as a direct
+child of the process that asked: under systemd, another init, or a shell.
+Who is trusted to sign what is decided by rules in trust.d, and the verdict
+is computed again at every launch. With no rule, nothing runs.`
+
+const rootExample = `  gantry trust keygen --output acme
+  gantry sign --key acme.key registry.example.com/acme/web:1
+  gantry trust add --prefix registry.example.com/acme acme.pub
+  gantry run --net=host registry.example.com/acme/web:1
+  gantry list`
+
+// root builds the whole command tree afresh: nothing is registered globally.
+func (a *app) root() *cobra.Command {
+	c := &cobra.Command{
+		Use:               "gantry COMMAND",
+		Short:             "Fetch, verify and launch OCI images without a daemon",
+		Long:              rootLong,
+		Example:           rootExample,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.CompletionOptions.DisableDefaultCmd = true
+	c.SetFlagErrorFunc(flagError)
+	f := c.PersistentFlags()
+	f.StringVar(&a.globals.dir, "dir", "", "keep images and pods in `DIR` (default /var/lib/gantry, or $GANTRY_DIR)")
+	f.StringVar(&a.globals.runDir, "run-dir", "", "keep what a reboot forgets in `DIR` (default below /run/gantry, or $GANTRY_RUN_DIR)")
+	f.StringVar(&a.globals.configPath, "config-path", "", "read configuration from the colon-separated `DIRS`, later ones win (default /usr/lib/gantry:/run/gantry/conf:/etc/gantry, or $GANTRY_CONFIG_PATH)")
+	f.StringVar(&a.globals.libexec, "libexec-dir", "", "find gantry's other executables in `DIR` (default beside gantry, or $GANTRY_LIBEXEC_DIR)")
+	f.SortFlags = true
+
+	groups := []*cobra.Group{
+		{ID: "pods", Title: "Pods:"},
+		{ID: "images", Title: "Images:"},
+		{ID: "trust", Title: "Trust:"},
+		{ID: "host", Title: "This host:"},
+	}
+	c.AddGroup(groups...)
+	for _, g := range []struct {
+		id   string
+		cmds []*cobra.Command
+	}{
+		{"pods", a.podCommands()},
+		{"images", []*cobra.Command{a.fetchCommand(), a.imageCommand()}},
+		{"trust", []*cobra.Command{a.trustCommand(), a.signCommand()}},
+		{"host", []*cobra.Command{a.checkCommand(), a.configCommand(), a.versionCommand()}},
+	} {
+		for _, cmd := range g.cmds {
+			cmd.GroupID = g.id
+			c.AddCommand(cmd)
+		}
+	}
+	return c
+}
+
+// flagError turns pflag's message into ours, with the command's own help as
+// what to read next.
+func flagError(c *cobra.Command, err error) error {
+	return withHint(err, "see '%s --help'", c.CommandPath())
+}
+
+// exactArgs is cobra.ExactArgs with a message that shows the usage line.
+func exactArgs(n int) cobra.PositionalArgs { return rangeArgs(n, n) }
+
+// rangeArgs accepts from lo to hi arguments; hi < 0 means any number.
+func rangeArgs(lo, hi int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < lo:
+			return withHint(fmt.Errorf("%s: an argument is missing", c.CommandPath()), "usage: %s", c.UseLine())
+		case hi >= 0 && len(args) > hi:
+			return withHint(fmt.Errorf("%s: unexpected argument %q", c.CommandPath(), args[hi]), "usage: %s", c.UseLine())
+		}
+		return nil
+	}
+}
+
+// formatFlag adds --format to a command that prints records.
+func formatFlag(c *cobra.Command, format *string) {
+	c.Flags().StringVar(format, "format", "table", "print as `FORMAT`: table or json")
+}
+
+// table prints rows under a header for people, or v as JSON for programs.
+func (a *app) table(format string, v any, header []string, rows [][]string) error {
+	switch format {
+	case "json":
+		return a.json(v)
+	case "table":
+		w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
+		if len(header) > 0 {
+			fmt.Fprintln(w, strings.Join(header, "\t"))
+		}
+		for _, r := range rows {
+			for i := range r {
+				r[i] = strings.ReplaceAll(printable(r[i]), "\t", " ")
+			}
+			fmt.Fprintln(w, strings.Join(r, "\t"))
+		}
+		return w.Flush()
+	}
+	return fmt.Errorf("unknown format %q: use table or json", format)
+}
+
+// json prints v indented, HTML characters as they are.
+func (a *app) json(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

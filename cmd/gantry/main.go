@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command gantry fetches, verifies and launches OCI images without a daemon.
+package main
+
+import (
+	"os"
+	"runtime"
+
+	"github.com/gantryrun/gantry/cmd/gantry/cli"
+)
+
+// The app is cloned by, and the supervisor is exec'ed in place of, one and the
+// same thread: PDEATHSIG fires when the creating thread ends (prctl(2)), and
+// execve(2) keeps only the calling thread when that is the group leader. Only
+// an init function is guaranteed to run on the process's main thread.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
