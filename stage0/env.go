@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package stage0 takes a reference to a running pod and looks after pods that
+// exist: it admits an image, prepares a sealed pod directory, hands it to
+// stage1, and lists, enters, stops and removes what became of it.
+package stage0
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Where things are unless a flag or a variable says otherwise.
+const (
+	DefaultDir        = "/var/lib/gantry"
+	DefaultRunDir     = "/run/gantry"
+	DefaultConfigPath = "/usr/lib/gantry:/run/gantry/conf:/etc/gantry"
+)
+
+// Env is where gantry keeps and finds things. All paths are absolute.
+type Env struct {
+	Dir        string   `json:"dir"`        // images and pods
+	RunDir     string   `json:"runDir"`     // what a reboot forgets: names, caches
+	Libexec    string   `json:"libexecDir"` // gantry-init and its siblings
+	ConfigPath []string `json:"configPath"` // low to high precedence
+}
+
+// NewEnv completes what the flags left empty from GANTRY_DIR, GANTRY_RUN_DIR,
+// GANTRY_CONFIG_PATH and GANTRY_LIBEXEC_DIR, then from the defaults.
+// configPath is colon-separated. It touches no file but the ones it needs to
+// find the libexec directory.
+func NewEnv(dir, runDir, configPath, libexec string) (Env, error) {
+	e := Env{}
+	var err error
+	if e.Dir, err = absolute("--dir", first(dir, os.Getenv("GANTRY_DIR"), DefaultDir)); err != nil {
+		return Env{}, err
+	}
+	if e.RunDir, err = absolute("--run-dir", first(runDir, os.Getenv("GANTRY_RUN_DIR"), defaultRunDir(e.Dir))); err != nil {
+		return Env{}, err
+	}
+	for _, d := range strings.Split(first(configPath, os.Getenv("GANTRY_CONFIG_PATH"), DefaultConfigPath), ":") {
+		if d == "" {
+			continue
+		}
+		if d, err = absolute("--config-path", d); err != nil {
+			return Env{}, err
+		}
+		e.ConfigPath = append(e.ConfigPath, d)
+	}
+	if e.Libexec, err = absolute("--libexec-dir", first(libexec, os.Getenv("GANTRY_LIBEXEC_DIR"), findLibexec())); err != nil {
+		return Env{}, err
+	}
+	return e, nil
+}
+
+// Args returns the global flags that give another gantry process this Env.
+func (e Env) Args() []string {
+	return []string{
+		"--dir", e.Dir, "--run-dir", e.RunDir,
+		"--config-path", strings.Join(e.ConfigPath, ":"), "--libexec-dir", e.Libexec,
+	}
+}
+
+// defaultRunDir gives each directory a volatile one of its own, so that two
+// installations never share names or caches.
+func defaultRunDir(dir string) string {
+	if dir == DefaultDir {
+		return DefaultRunDir
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	sum := sha256.Sum256([]byte(dir))
+	return filepath.Join(DefaultRunDir, "dirs", hex.EncodeToString(sum[:8]))
+}
+
+// findLibexec looks beside the running executable first, so that a build
+// directory or an unpacked tarball works as it stands.
+func findLibexec() string {
+	dirs := []string{"/usr/libexec/gantry", "/usr/lib/gantry/libexec"}
+	if exe, err := os.Executable(); err == nil {
+		dirs = append([]string{filepath.Dir(exe)}, dirs...)
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(filepath.Join(d, "gantry-init")); err == nil {
+			return d
+		}
+	}
+	return dirs[len(dirs)-2]
+}
+
+func absolute(flag, path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("%s %q: %w", flag, path, err)
+	}
+	return abs, nil
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ManifestFile is the pod manifest's name in the pod directory.
+const ManifestFile = "pod.json"
+
+// Version is the format written; older ones are read.
+const Version = 1
+
+const maxManifest = 1 << 20
+
+// Manifest is what is recorded of a pod when it is prepared, and never
+// changed: later facts have files of their own. It stays small, because list
+// reads one per pod.
+type Manifest struct {
+	Version int       `json:"version"`
+	UUID    string    `json:"uuid"`
+	Name    string    `json:"name,omitempty"`
+	Created time.Time `json:"created"`
+	Remove  bool      `json:"remove,omitempty"` // delete it when it exits
+	Apps    []App     `json:"apps"`
+
+	Network string            `json:"network"`
+	Labels  map[string]string `json:"labels,omitempty"` // the user's, never the image's
+	Seal    string            `json:"seal,omitempty"`   // see stage0: binds this and what it names
+}
+
+// App is one app of a pod.
+type App struct {
+	Name     string   `json:"name"`
+	Image    string   `json:"image"`    // canonical reference
+	Manifest string   `json:"manifest"` // digest proven at prepare
+	Platform string   `json:"platform"`
+	Bundle   string   `json:"bundle"` // digest of apps/<name>/config.json
+	Launch   string   `json:"launch"` // digest of apps/<name>/launch.json
+	Command  []string `json:"command,omitempty"`
+}
+
+// Manifest reads the pod manifest.
+func (p *Pod) Manifest() (Manifest, error) {
+	b, err := p.ReadFile(ManifestFile, maxManifest)
+	if err != nil {
+		return Manifest{}, err
+	}
+	var m Manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Manifest{}, fmt.Errorf("read manifest of pod %s: %w", Short(p.UUID), err)
+	}
+	if m.Version > Version {
+		return Manifest{}, fmt.Errorf("read manifest of pod %s: format %d: %w", Short(p.UUID), m.Version, ErrVersion)
+	}
+	if m.UUID != p.UUID {
+		return Manifest{}, fmt.Errorf("read manifest of pod %s: it is that of %q", Short(p.UUID), m.UUID)
+	}
+	return m, nil
+}
+
+// WriteFile writes a file of an owned pod that nobody reads yet: a pod under
+// preparation needs no renames, because the pod itself is renamed when it is
+// whole. With sync the bytes are on disk when it returns.
+func (p *Pod) WriteFile(name string, data []byte, sync bool) error {
+	fd, err := unix.Openat(int(p.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s of pod %s: %w", name, Short(p.UUID), err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.Write(data)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s of pod %s: %w", name, Short(p.UUID), err)
+	}
+	return nil
+}
+
+// Mkdir makes a directory of an owned pod.
+func (p *Pod) Mkdir(name string, perm uint32) error {
+	if err := unix.Mkdirat(int(p.dir.Fd()), name, perm); err != nil {
+		return fmt.Errorf("make %s of pod %s: %w", name, Short(p.UUID), err)
+	}
+	return nil
+}
+
+// readLimited reads all of f, and refuses more than limit bytes.
+func readLimited(f *os.File, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("read %s: larger than %d bytes", f.Name(), limit)
+	}
+	return b, nil
+}
