@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage1
+
+// SupervisorVersion is raised whenever an older gantry-stage1 would misread a
+// contract.
+const SupervisorVersion = 1
+
+// Log drivers.
+const (
+	LogPassthrough = "passthrough" // the app has the caller's descriptors
+	LogToFile      = "file"        // Path, in CRI log format
+	LogNone        = "none"        // /dev/null
+)
+
+// Log says where the output of an app goes.
+type Log struct {
+	Driver string `json:"driver"`
+	Path   string `json:"path,omitempty"` // of driver file
+}
+
+// Contract is what gantry-stage1 reads from the memory file whose number is
+// its first argument. All descriptors are numbers in its own table; -1 is
+// none. What is not named here is closed.
+type Contract struct {
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	App     string `json:"app,omitempty"`
+	Pid     int    `json:"pid"`
+	Start   uint64 `json:"start"`
+	Boot    string `json:"boot"`
+	Started int64  `json:"started"`
+
+	Pidfd   int   `json:"pidfd"`   // of the app
+	Lock    int   `json:"lock"`    // the pod directory, locked
+	Pods    int   `json:"pods"`    // directory of the phases; -1 for an exec
+	Control int   `json:"control"` // listening control socket
+	Pty     int   `json:"pty"`     // master of the app's terminal
+	Stdin   int   `json:"stdin"`   // write end of the app's stdin when we copy it
+	Stdout  int   `json:"stdout"`  // read ends of the app's output when we log it
+	Stderr  int   `json:"stderr"`
+	LogFile int   `json:"logFile"`
+	Keep    []int `json:"keep,omitempty"` // held open and never used: namespaces, mounts
+
+	Phase       string   `json:"phase,omitempty"` // where below Pods the pod directory is
+	Cgroups     []string `json:"cgroups,omitempty"`
+	CgroupV2    bool     `json:"cgroupV2,omitempty"`
+	NameLink    string   `json:"nameLink,omitempty"`
+	PidFile     string   `json:"pidFile,omitempty"`
+	Remove      bool     `json:"remove,omitempty"`
+	Raw         bool     `json:"raw,omitempty"`  // our stdin is a terminal to be put into raw mode
+	Echo        bool     `json:"echo,omitempty"` // log driver file: also copy output to our own stdout and stderr
+	StopSignal  int      `json:"stopSignal,omitempty"`
+	StopTimeout int64    `json:"stopTimeout,omitempty"` // ns
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage1
+
+// Message is what gantry-init sends up its sync socket. The end of the
+// stream without an Error means that the app's execve succeeded.
+type Message struct {
+	Error *StepError `json:"error,omitempty"`
+	// Pty comes with the master of the terminal as a descriptor.
+	Pty bool `json:"pty,omitempty"`
+}
+
+// StepError says which step of a launch went wrong, on what, and why.
+type StepError struct {
+	Step  string `json:"step"`            // what was being done: "mount proc"
+	Path  string `json:"path,omitempty"`  // on what
+	Errno int    `json:"errno,omitempty"` // the kernel's answer
+	Text  string `json:"text,omitempty"`  // ours, if it was not the kernel
+	Code  int    `json:"code,omitempty"`  // exit status for the caller: 126, 127; 0 is our own failure
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package stage1 is the contract between gantry, gantry-init and
+// gantry-stage1: the plan of a launch as data, the descriptors that are
+// donated, the files of a pod directory, the record of an exit, and the
+// control protocol. It holds types only and imports nothing of ours.
+package stage1
+
+// PlanVersion is raised whenever an older gantry-init would misread a plan.
+const PlanVersion = 1
+
+// Descriptors of gantry-init: stdio, then these. The sources of a plan follow
+// in their order from InitSources on.
+const (
+	InitPlan    = 3 // sealed memory file: the encoded plan and the filter
+	InitSync    = 4 // SEQPACKET socket: messages up, permission to go on down
+	InitSelf    = 5 // the descriptor gantry-init was executed through
+	InitSources = 6
+)
+
+// Plan is one launch: what the process is born with, what the parent donates,
+// and the steps gantry-init walks in order. It is a pure function of the
+// bundle and the options; --dry-run prints it.
+type Plan struct {
+	Version int      `json:"version"`
+	Clone   []string `json:"clone,omitempty"`   // namespaces the process is born in, by OCI name
+	Sources []Source `json:"sources,omitempty"` // donated, in this order
+	Steps   []Step   `json:"steps"`
+}
+
+// Kinds of Source.
+const (
+	SourceTree      = "tree"      // the root's detached tree mount, from the caller
+	SourceMount     = "mount"     // detached clone of the mount at Path
+	SourceNamespace = "namespace" // namespace to join: at Path, or made anew when Path is empty
+	SourcePidfd     = "pidfd"     // the process whose namespaces are joined
+)
+
+// Source is a descriptor the parent opens or makes before the clone.
+type Source struct {
+	Kind      string `json:"kind"`
+	Path      string `json:"path,omitempty"`
+	Recursive bool   `json:"recursive,omitempty"` // of a mount: with what is mounted below
+	Namespace string `json:"namespace,omitempty"` // of a namespace: its OCI name
+	For       string `json:"for,omitempty"`       // what the user calls it, for messages
+}
+
+// Step is one action of gantry-init. Exactly one field is set.
+type Step struct {
+	Join       *Join       `json:"join,omitempty"`
+	Root       *Root       `json:"root,omitempty"`
+	Mount      *Mount      `json:"mount,omitempty"`
+	Bind       *Bind       `json:"bind,omitempty"`
+	Mkdir      *Mkdir      `json:"mkdir,omitempty"`
+	Symlink    *Symlink    `json:"symlink,omitempty"`
+	Device     *Device     `json:"device,omitempty"`
+	Wait       *Wait       `json:"wait,omitempty"`
+	Unshare    *Unshare    `json:"unshare,omitempty"`
+	Session    *Session    `json:"session,omitempty"`
+	Terminal   *Terminal   `json:"terminal,omitempty"`
+	Hostname   *Hostname   `json:"hostname,omitempty"`
+	Sysctl     *Sysctl     `json:"sysctl,omitempty"`
+	ReadOnly   *ReadOnly   `json:"readOnly,omitempty"`
+	Mask       *Mask       `json:"mask,omitempty"`
+	SealRoot   *SealRoot   `json:"sealRoot,omitempty"`
+	Pivot      *Pivot      `json:"pivot,omitempty"`
+	Rlimit     *Rlimit     `json:"rlimit,omitempty"`
+	OOMScore   *OOMScore   `json:"oomScore,omitempty"`
+	Persona    *Persona    `json:"personality,omitempty"`
+	Umask      *Umask      `json:"umask,omitempty"`
+	Label      *Label      `json:"label,omitempty"`
+	Cwd        *Cwd        `json:"cwd,omitempty"`
+	Bounding   *Bounding   `json:"bounding,omitempty"`
+	User       *User       `json:"user,omitempty"`
+	Caps       *Caps       `json:"caps,omitempty"`
+	NoNewPrivs *NoNewPrivs `json:"noNewPrivileges,omitempty"`
+	DeathSig   *DeathSig   `json:"deathSignal,omitempty"`
+	Seccomp    *Seccomp    `json:"seccomp,omitempty"`
+	Exec       *Exec       `json:"exec,omitempty"`
+}
+
+// Attr is what mount_setattr changes on a mount: MOUNT_ATTR_* bits for the
+// mount itself, for it and everything below, and one propagation (MS_*).
+type Attr struct {
+	Set            uint64 `json:"set,omitempty"`
+	Clear          uint64 `json:"clear,omitempty"`
+	SetBelow       uint64 `json:"setBelow,omitempty"`
+	ClearBelow     uint64 `json:"clearBelow,omitempty"`
+	Propagation    uint64 `json:"propagation,omitempty"`
+	PropagateBelow bool   `json:"propagateBelow,omitempty"`
+}
+
+// Zero tells whether there is nothing to change.
+func (a Attr) Zero() bool { return a == Attr{} }
+
+// Join enters namespaces: through a namespace descriptor one, through a pidfd
+// all those named in Kinds (CLONE_NEW* bits) at once.
+type Join struct {
+	FD    int    `json:"fd"` // index into Sources
+	Kinds uint64 `json:"kinds"`
+}
+
+// Root makes the file system that becomes / and attaches it above the old
+// root in the private mount namespace.
+type Root struct {
+	FD          int      `json:"fd"`              // index into Sources: the lower, or the whole root
+	Upper       string   `json:"upper,omitempty"` // writable overlay, host path
+	Work        string   `json:"work,omitempty"`
+	Options     []string `json:"options,omitempty"`     // of the overlay
+	Need        []string `json:"need,omitempty"`        // mount points a read-only root must have, else an empty upper is put over it
+	Attr        Attr     `json:"attr,omitzero"`         // of the new root
+	HostPrivate uint64   `json:"hostPrivate,omitempty"` // propagation given to the copied host mounts first
+}
+
+// Mount makes a new file system and attaches it in the root.
+type Mount struct {
+	Type     string   `json:"type"`
+	Source   string   `json:"source,omitempty"`
+	Options  []string `json:"options,omitempty"` // for fsconfig: "key" or "key=value"
+	Attr     Attr     `json:"attr,omitzero"`
+	Target   string   `json:"target"`
+	Plain    bool     `json:"plain,omitempty"`  // the target may not be reached through a symbolic link
+	CopyUp   bool     `json:"copyUp,omitempty"` // start with what the image has at Target
+	Optional bool     `json:"optional,omitempty"`
+}
+
+// Bind attaches a donated detached mount in the root.
+type Bind struct {
+	FD     int    `json:"fd"` // index into Sources
+	Attr   Attr   `json:"attr,omitzero"`
+	Target string `json:"target"`
+	CopyUp bool   `json:"copyUp,omitempty"` // if empty, fill it with what the image has at Target
+	OnProc bool   `json:"onProc,omitempty"` // the one allow-list of files below /proc
+}
+
+// Mkdir makes a directory and its missing parents.
+type Mkdir struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"`
+}
+
+// Symlink makes a link in the root; one that is there already stays.
+type Symlink struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
+
+// Device makes a device node, or binds the host's where mknod is not allowed.
+type Device struct {
+	Path  string `json:"path"`
+	Type  string `json:"type"` // c, b, u or p
+	Major uint32 `json:"major"`
+	Minor uint32 `json:"minor"`
+	Mode  uint32 `json:"mode"`
+	UID   uint32 `json:"uid,omitempty"`
+	GID   uint32 `json:"gid,omitempty"`
+}
+
+// Wait holds until the parent sent Name.
+type Wait struct {
+	Name string `json:"name"`
+}
+
+// WaitCgroup is what the parent sends once the process is in its cgroup.
+const WaitCgroup = "cgroup"
+
+// Unshare leaves for new namespaces (CLONE_NEW* bits).
+type Unshare struct {
+	Kinds uint64 `json:"kinds"`
+}
+
+// Session makes the process the leader of a session without a terminal.
+type Session struct{}
+
+// Terminal opens a pty of the container's devpts, makes it the controlling
+// terminal and stdio, binds it to /dev/console, and sends its master up.
+type Terminal struct {
+	Rows    uint16 `json:"rows,omitempty"`
+	Columns uint16 `json:"columns,omitempty"`
+	UID     uint32 `json:"uid,omitempty"`
+	Console bool   `json:"console,omitempty"`
+}
+
+// Hostname sets the names of the UTS namespace.
+type Hostname struct {
+	Name   string `json:"name,omitempty"`
+	Domain string `json:"domain,omitempty"`
+}
+
+// Sysctl writes below /proc/sys; Key has slashes.
+type Sysctl struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// ReadOnly makes a path of the root read-only with all below it.
+type ReadOnly struct {
+	Path string `json:"path"`
+}
+
+// Mask hides a path of the root.
+type Mask struct {
+	Path string `json:"path"`
+}
+
+// SealRoot changes the attributes of the finished root mount alone.
+type SealRoot struct {
+	Attr Attr `json:"attr"`
+}
+
+// Pivot makes the root / and lets go of the host's tree.
+type Pivot struct{}
+
+// Rlimit sets one resource limit.
+type Rlimit struct {
+	Name string `json:"name"` // RLIMIT_NOFILE, for messages
+	Type int    `json:"type"`
+	Soft uint64 `json:"soft"`
+	Hard uint64 `json:"hard"`
+}
+
+// OOMScore sets oom_score_adj.
+type OOMScore struct {
+	Adj int `json:"adj"`
+}
+
+// Persona sets the execution domain.
+type Persona struct {
+	Domain uint64 `json:"domain"`
+}
+
+// Umask sets the file creation mask.
+type Umask struct {
+	Mask uint32 `json:"mask"`
+}
+
+// Label has the security module label the process at exec, and reads the
+// request back.
+type Label struct {
+	Module string `json:"module"` // apparmor or selinux
+	Label  string `json:"label"`
+}
+
+// Cwd enters the working directory and checks that it is reachable from /.
+type Cwd struct {
+	Path string `json:"path"`
+}
+
+// Bounding drops all capabilities but these from the bounding set.
+type Bounding struct {
+	Set uint64 `json:"set"`
+}
+
+// User sets groups and user, keeping permitted capabilities for Caps.
+type User struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups"`
+}
+
+// Caps sets the capabilities of the process.
+type Caps struct {
+	Effective   uint64 `json:"effective"`
+	Permitted   uint64 `json:"permitted"`
+	Inheritable uint64 `json:"inheritable"`
+	Ambient     uint64 `json:"ambient"`
+}
+
+// NoNewPrivs sets no_new_privs.
+type NoNewPrivs struct{}
+
+// DeathSig has the kernel send Signal when the parent is gone; it checks that
+// the parent still is there.
+type DeathSig struct {
+	Signal int `json:"signal"`
+}
+
+// Seccomp loads the filter that is appended to the encoded plan.
+type Seccomp struct {
+	Flags uint64 `json:"flags,omitempty"`
+}
+
+// Exec becomes the app. With Init, gantry-init stays as process 1 in the
+// app's sandbox and the app is its child.
+type Exec struct {
+	Args []string `json:"args"`
+	Env  []string `json:"env"`
+	Init bool     `json:"init,omitempty"`
+}
