@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroups
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// builder makes one group. What could not be had is collected, so that it is
+// told once.
+type builder struct {
+	host   *host
+	name   string
+	strict map[string]bool
+	note   func(string)
+	group  *Group
+
+	enabled []string // v2 controllers our group has
+	noV2    string   // why it lacks the others
+	mendV2  string
+	missing []*LimitError
+}
+
+// accounted are the controllers an app gets whether or not it is limited:
+// without them there is no memory figure, and an OOM kill by a limit further
+// up has no name.
+var accounted = [...]string{"memory", "pids"}
+
+// makeUnified makes our directory in the unified hierarchy with the
+// controllers the limits need. That it cannot is no error yet: perhaps
+// nothing needs it.
+func (b *builder) makeUnified(limits []limit) error {
+	h := b.host
+	if h.v2 == nil {
+		b.noV2 = "this host has no unified cgroup hierarchy"
+		return nil
+	}
+	p := place(h)
+	b.noV2, b.mendV2 = p.reason, p.mend
+	want := b.wanted(limits)
+	if p.enable && len(want) > 0 {
+		if err := b.prepareBase(p, want); err != nil {
+			b.noV2, b.mendV2 = reasonOf(err, h.v2.dir())
+			p = placement{base: p.base}
+		}
+	}
+	dir := filepath.Join(h.v2.mount, p.base, b.name)
+	if err := mkdirGroup(filepath.Join(h.v2.mount, p.base), b.name); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("create cgroup: %w", err)
+		}
+		b.noV2, b.mendV2 = reasonOf(err, dir)
+		return nil
+	}
+	fd, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open cgroup: %w", errors.Join(err, os.Remove(dir)))
+	}
+	b.group.v2, b.group.fd = dir, fd
+	b.enabled, err = readWords(filepath.Join(dir, "cgroup.controllers"))
+	return err
+}
+
+// wanted returns the v2 controllers to enable: those of the limits and of the
+// accounting that are not mounted as v1.
+func (b *builder) wanted(limits []limit) []string {
+	var out []string
+	add := func(name string) {
+		if _, v1 := b.host.v1[name]; v1 || name == "" {
+			return
+		}
+		if name = controllerV2(name); !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	for _, l := range limits {
+		add(l.controller)
+	}
+	for _, name := range accounted {
+		add(name)
+	}
+	return out
+}
+
+// prepareBase makes the base group, empties our own where it becomes an inner
+// node, and enables those of the controllers that are there.
+func (b *builder) prepareBase(p placement, want []string) error {
+	mount, top := b.host.v2.mount, p.base
+	if p.base == "/"+sharedTop {
+		top = "/"
+	}
+	have, err := readWords(filepath.Join(mount, top, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	want = slices.DeleteFunc(want, func(c string) bool { return !slices.Contains(have, c) })
+	if len(want) == 0 {
+		return nil
+	}
+	if err := os.Mkdir(filepath.Join(mount, p.base), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if p.leaf != "" {
+		if err := vacate(filepath.Join(mount, p.base), filepath.Join(mount, p.leaf)); err != nil {
+			return err
+		}
+	}
+	if err := enable(mount, top, p.base, want); err == nil {
+		return nil
+	}
+	// One controller that refuses (cpu, while real-time processes run) must
+	// not cost the others.
+	for _, c := range want {
+		err = errors.Join(err, enable(mount, top, p.base, []string{c}))
+	}
+	if err != nil {
+		b.noV2, b.mendV2 = reasonOf(err, filepath.Join(mount, p.base))
+	}
+	return nil
+}
+
+// mkdirGroup makes base/name. The shared base is removed by whoever empties
+// it, perhaps right now, hence the second chances.
+func mkdirGroup(base, name string) error {
+	var err error
+	for range 10 {
+		err = os.Mkdir(filepath.Join(base, name), 0o755)
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.Mkdir(base, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return err
+}
+
+// apply sets every limit where its controller lives.
+func (b *builder) apply(limits []limit) error {
+	for _, l := range limits {
+		err := b.applyOne(l)
+		if err == nil {
+			continue
+		}
+		var le *LimitError
+		if !errors.As(err, &le) {
+			return err
+		}
+		if l.strict(b.strict) {
+			return le
+		}
+		b.missing = append(b.missing, le)
+	}
+	return nil
+}
+
+func (b *builder) applyOne(l limit) error {
+	if _, ok := b.host.v1[l.controller]; ok && l.name != "unified" {
+		return b.applyV1(l)
+	}
+	if b.group.v2 == "" || l.controller != "" && !slices.Contains(b.enabled, controllerV2(l.controller)) {
+		return b.absent(l)
+	}
+	res, raw, err := toV2(l)
+	if err != nil {
+		return &LimitError{Limit: l.name, Reason: err.Error()}
+	}
+	if l.name == "blkio-weight" {
+		res, raw = nil, []setting{b.weightFile(*l.res.BlockIO.Weight)}
+	}
+	if res != nil {
+		err = b.manager().update(res)
+	}
+	for _, s := range raw {
+		err = errors.Join(err, writeFile(b.group.v2, s.file, s.value))
+	}
+	if err != nil {
+		return &LimitError{Limit: l.name, Reason: "the kernel refused it", Err: err}
+	}
+	return nil
+}
+
+// weightFile picks the file that is there: io.bfq.weight where BFQ schedules
+// (its scale is 1 to 1000), io.weight with the io.cost controller.
+func (b *builder) weightFile(weight uint16) setting {
+	if _, err := os.Stat(filepath.Join(b.group.v2, "io.bfq.weight")); err == nil {
+		return setting{"io.bfq.weight", fmt.Sprint(min(weight, 1000))}
+	}
+	return setting{"io.weight", fmt.Sprint(ioWeight(weight))}
+}
+
+func (b *builder) manager() unified { return unified{b.group.v2} }
+
+// unified applies resources to one directory through the library.
+type unified struct{ dir string }
+
+func (u unified) update(r *cgroup2.Resources) error {
+	m, err := cgroup2.Load("/"+filepath.Base(u.dir), cgroup2.WithMountpoint(filepath.Dir(u.dir)))
+	if err != nil {
+		return err
+	}
+	return m.Update(r)
+}
+
+// absent says why a limit's controller is not there.
+func (b *builder) absent(l limit) error {
+	e := &LimitError{Limit: l.name, Reason: b.noV2, Mend: b.mendV2}
+	if e.Reason == "" {
+		e.Reason = fmt.Sprintf("the kernel offers no %s controller here", controllerV2(l.controller))
+		e.Mend = fmt.Sprintf("see whether %s is in /proc/cgroups and not disabled on the kernel's command line (cgroup_enable=%s)", l.controller, l.controller)
+	}
+	if l.name == "unified" {
+		if _, ok := b.host.v1[l.controller]; ok {
+			e.Reason, e.Mend = fmt.Sprintf("the %s controller is on cgroup v1 here, which has other files", l.controller), "use the option of that limit instead"
+		}
+	}
+	return e
+}
+
+// confine puts the device rules in force: the v1 devices controller where it
+// is mounted, an eBPF program on the unified group elsewhere.
+func (b *builder) confine(bundle []specs.LinuxDeviceCgroup) error {
+	rules, err := deviceRules(bundle)
+	if err != nil {
+		return err
+	}
+	if _, ok := b.host.v1["devices"]; ok {
+		err = b.applyV1(limit{"devices", "devices", specs.LinuxResources{Devices: rules}})
+	} else if b.group.v2 != "" {
+		if err = attachDeviceFilter(b.group.fd, rules); err != nil {
+			err = &LimitError{Limit: "devices", Reason: "the kernel takes no device program", Err: err}
+		}
+	} else {
+		err = b.absent(limit{name: "devices", controller: "devices"})
+	}
+	var le *LimitError
+	switch {
+	case err == nil:
+		b.group.confined = true
+	case !errors.As(err, &le):
+		return err
+	case b.strict["devices"]:
+		return le
+	default:
+		b.missing = append(b.missing, le)
+	}
+	return nil
+}
+
+// tell notes all missing defaults in one sentence per reason.
+func (b *builder) tell() {
+	if b.note == nil {
+		return
+	}
+	var reasons []string
+	names, mends := map[string][]string{}, map[string]string{}
+	for _, e := range b.missing {
+		if names[e.Reason] == nil {
+			reasons = append(reasons, e.Reason)
+		}
+		names[e.Reason] = append(names[e.Reason], e.Limit)
+		mends[e.Reason] = e.Mend
+	}
+	for _, reason := range reasons {
+		s := fmt.Sprintf("running without the default limit on %s: %s", strings.Join(names[reason], ", "), reason)
+		if mends[reason] != "" {
+			s += "; " + mends[reason]
+		}
+		b.note(s)
+	}
+}
+
+// reasonOf explains the error numbers of a cgroup file system that cannot be
+// written.
+func reasonOf(err error, dir string) (reason, mend string) {
+	switch {
+	case errors.Is(err, errReadOnly):
+		return fmt.Sprintf("%s is mounted read-only", dir), "mount the cgroup file system writable, or ask for no limits"
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Sprintf("%s may not be written by this user", dir), "run as root, or have the group delegated"
+	}
+	return err.Error(), ""
+}

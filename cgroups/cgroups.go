@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cgroups puts an app into control groups of its own: below the
+// caller's group, on cgroup v2, v1 and hosts that mix them. What a group can
+// do is decided by values (host.go, place.go, limits.go) and done through
+// github.com/containerd/cgroups/v3 in few places.
+//
+// A limit that was asked for by name and cannot be had is a *LimitError; a
+// limit that was only a default is left out and noted once.
+package cgroups
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Options says what Create makes.
+type Options struct {
+	Name      string                // one path component, unique on this host
+	Resources *specs.LinuxResources // what the app may use; nil: nothing but the device rules
+	Strict    map[string]bool       // limits asked for by name, in the words of LimitError.Limit or its first word
+	Note      func(string)          // told once per default that cannot be had; may be nil
+}
+
+// Group is a control group in every hierarchy the host needs it in. The zero
+// value is a group of a host that has no writable hierarchy: it limits
+// nothing and holds nothing.
+type Group struct {
+	v1       []string // absolute directories
+	v2       string   // absolute directory or ""
+	fd       *os.File // of v2
+	cloned   bool     // the app is born in v2 through fd
+	confined bool
+}
+
+// Create makes the group and sets its limits. On error nothing is left.
+func Create(o Options) (*Group, error) {
+	h, err := thisHost()
+	if err != nil {
+		return nil, err
+	}
+	return create(h, o)
+}
+
+func create(h *host, o Options) (_ *Group, err error) {
+	if err := validName(o.Name); err != nil {
+		return nil, err
+	}
+	limits, err := limitsOf(o.Resources)
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{host: h, name: o.Name, strict: o.Strict, note: o.Note, group: &Group{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.group.Delete())
+		}
+	}()
+	if err := b.makeUnified(limits); err != nil {
+		return nil, err
+	}
+	if err := b.apply(limits); err != nil {
+		return nil, err
+	}
+	var rules []specs.LinuxDeviceCgroup
+	if o.Resources != nil {
+		rules = o.Resources.Devices
+	}
+	if err := b.confine(rules); err != nil {
+		return nil, err
+	}
+	if err := b.account(); err != nil {
+		return nil, err
+	}
+	b.tell()
+	return b.group, nil
+}
+
+func validName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > 200 || strings.ContainsAny(name, "/\x00\n") {
+		return fmt.Errorf("cgroup name %q is not one path component", name)
+	}
+	return nil
+}
+
+// CloneFD returns the directory for clone3's CLONE_INTO_CGROUP, nil where
+// there is no unified hierarchy. It stays owned by the group. After this call
+// Add and Enter leave the unified hierarchy alone.
+func (g *Group) CloneFD() *os.File {
+	if g.fd != nil {
+		g.cloned = true
+	}
+	return g.fd
+}
+
+// Confined reports whether the device rules are in force. Where they are not,
+// the app must not have CAP_MKNOD.
+func (g *Group) Confined() bool { return g.confined }
+
+// Add moves a process into the group's v1 hierarchies, and into the unified
+// one if it was not born there. Each v1 write waits for every fork and exit
+// on the host to pass (cgroup_threadgroup_rwsem): Enter before the clone is
+// the cheap way.
+func (g *Group) Add(pid int) error {
+	for _, dir := range g.joined() {
+		if err := writeFile(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("add process %d to cgroup %s: %w", pid, dir, err)
+		}
+	}
+	return nil
+}
+
+// joined returns the directories a process has still to be put into after it
+// was cloned.
+func (g *Group) joined() []string {
+	if g.v2 == "" || g.cloned {
+		return g.v1
+	}
+	return append(slices.Clone(g.v1), g.v2)
+}
+
+// Enter moves the calling thread, which must be locked, into the group's v1
+// hierarchies: what it clones before back is called is born there.
+func (g *Group) Enter() (back func() error, err error) { return Enter(g.v1) }
+
+// Dirs returns the group's directories as absolute paths: what Delete,
+// KillAll and RemoveAll need, to be recorded before anything runs in it.
+func (g *Group) Dirs() []string {
+	dirs := slices.Clone(g.v1)
+	if g.v2 != "" {
+		dirs = append(dirs, g.v2)
+	}
+	return dirs
+}
+
+// Delete kills what is left in the group and removes it. It may be called on
+// a half-built group and more than once.
+func (g *Group) Delete() error {
+	g.Close()
+	dirs := g.Dirs()
+	if err := KillAll(dirs); err != nil {
+		return err
+	}
+	if err := RemoveAll(dirs); err != nil {
+		return err
+	}
+	g.v1, g.v2 = nil, ""
+	return nil
+}
+
+// Close closes the group's descriptor and leaves the group.
+func (g *Group) Close() {
+	if g.fd != nil {
+		g.fd.Close()
+		g.fd = nil
+	}
+}
+
+// writeFile writes one value to one control file: a single write(2), as
+// cgroup files want, and never creating anything.
+func writeFile(dir, name, value string) error {
+	fd, err := unix.Open(filepath.Join(dir, name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: filepath.Join(dir, name), Err: err}
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return &os.PathError{Op: "write " + strconv.Quote(value), Path: filepath.Join(dir, name), Err: err}
+	}
+	return nil
+}
