@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command mkimage makes an image, signed by nobody: mkimage [FLAGS] KIND
+// oci:DIR:TAG writes it into an OCI layout, mkimage --push KIND HOST/NAME:TAG to
+// a registry. Scripts, the demonstration and the benchmarks share it.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/gantryrun/gantry/tests/imagetest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+type options struct {
+	entrypoint, cmd, user, workdir, stop, env, volumes, labels, apart string
+	page, archive, platforms                                          string
+	docker, push                                                      bool
+	layers, files                                                     int
+	size                                                              int64
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.entrypoint, "entrypoint", "", "words of the entrypoint")
+	flag.StringVar(&o.cmd, "cmd", "", "words of the command")
+	flag.StringVar(&o.user, "user", "", "user")
+	flag.StringVar(&o.workdir, "workdir", "", "working directory")
+	flag.StringVar(&o.stop, "stop-signal", "", "stop signal")
+	flag.StringVar(&o.env, "env", "", "variables, separated by commas")
+	flag.StringVar(&o.volumes, "volumes", "", "volumes, separated by commas")
+	flag.StringVar(&o.labels, "labels", "", "labels K=V, separated by commas")
+	flag.StringVar(&o.apart, "apart", "", "with tar: prefixes that get a layer each, separated by commas")
+	flag.StringVar(&o.page, "page", "", "with web: the page it serves")
+	flag.StringVar(&o.archive, "archive", "", "also write the layout as this OCI archive")
+	flag.StringVar(&o.platforms, "platforms", "", "make an index of these platforms, separated by commas")
+	flag.BoolVar(&o.docker, "docker", false, "Docker's schema 2 instead of OCI")
+	flag.BoolVar(&o.push, "push", false, "to a registry on loopback")
+	flag.IntVar(&o.layers, "layers", 8, "with big: layers")
+	flag.IntVar(&o.files, "files", 20000, "with big: files")
+	flag.Int64Var(&o.size, "size", 300<<20, "with big: bytes")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: mkimage [FLAGS] inspect|busybox|web|big|tar=FILE|attack=NAME REF\n       mkimage attacks")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if flag.NArg() == 1 && flag.Arg(0) == "attacks" {
+		for _, a := range imagetest.Attacks() {
+			fmt.Println(a.Name, a.Refused)
+		}
+		return
+	}
+	if flag.NArg() != 2 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	d, err := write(flag.Arg(0), flag.Arg(1), o)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "mkimage: %v\n", err)
+		os.Exit(1)
+	}
+	fmt.Println(d.Digest)
+}
+
+func write(kind, target string, o options) (ispec.Descriptor, error) {
+	if o.page == "" {
+		o.page = fmt.Sprintf("hello from %s\n", target)
+	}
+	image, err := base(kind, o)
+	if err != nil {
+		return ispec.Descriptor{}, err
+	}
+	configure(&image, o)
+	if o.push {
+		return push(image, target, o)
+	}
+	dir, ref, _ := strings.Cut(strings.TrimPrefix(target, "oci:"), ":")
+	d, err := writeLayout(image, dir, ref, o)
+	if err == nil && o.archive != "" {
+		err = imagetest.Layout(dir).Archive(o.archive)
+	}
+	return d, err
+}
+
+func writeLayout(image imagetest.Image, dir, ref string, o options) (ispec.Descriptor, error) {
+	if o.platforms == "" {
+		return image.Write(dir, ref)
+	}
+	var images []imagetest.Image
+	for p := range strings.SplitSeq(o.platforms, ",") {
+		i := image
+		parts := strings.SplitN(p, "/", 3)
+		i.Config.OS, i.Config.Architecture = parts[0], parts[1]
+		if len(parts) > 2 {
+			i.Config.Variant = parts[2]
+		}
+		images = append(images, i)
+	}
+	return imagetest.WriteIndex(dir, ref, images...)
+}
+
+func base(kind string, o options) (imagetest.Image, error) {
+	kind, name, _ := strings.Cut(kind, "=")
+	switch kind {
+	case "inspect":
+		return program("inspect", imagetest.Program)
+	case "web":
+		return program("web", func(web string) (imagetest.Image, error) { return imagetest.Web(web, o.page) })
+	case "busybox", "big", "attack":
+		busybox, err := exec.LookPath("busybox")
+		if err != nil {
+			return imagetest.Image{}, err
+		}
+		image, err := program("inspect", func(inspect string) (imagetest.Image, error) {
+			return imagetest.Busybox(busybox, inspect)
+		})
+		if err != nil || kind == "busybox" {
+			return image, err
+		}
+		if kind == "big" {
+			return image.Big(o.layers, o.files, o.size), nil
+		}
+		a, err := imagetest.Find(name)
+		if err != nil {
+			return imagetest.Image{}, err
+		}
+		return a.Image(image), nil
+	case "tar":
+		f, err := os.Open(name)
+		if err != nil {
+			return imagetest.Image{}, err
+		}
+		defer f.Close()
+		layers, err := imagetest.FromTar(f, words(o.apart, ",")...)
+		return imagetest.Image{Layers: layers}, err
+	}
+	return imagetest.Image{}, fmt.Errorf("no kind of image %q", kind)
+}
+
+// program makes an image of one of the programs of tests/cmd: the one beside
+// this executable, else, under "go run", one that is built now.
+func program(name string, image func(string) (imagetest.Image, error)) (imagetest.Image, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return imagetest.Image{}, err
+	}
+	beside := filepath.Join(filepath.Dir(self), name)
+	if _, err := os.Stat(beside); err == nil {
+		return image(beside)
+	}
+	dir, err := os.MkdirTemp("", "mkimage")
+	if err != nil {
+		return imagetest.Image{}, err
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "github.com/gantryrun/gantry/tests/cmd/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return imagetest.Image{}, fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return image(filepath.Join(dir, name))
+}
+
+func configure(image *imagetest.Image, o options) {
+	c := &image.Config.Config
+	if o.entrypoint != "" {
+		c.Entrypoint = strings.Fields(o.entrypoint)
+	}
+	if o.cmd != "" {
+		c.Cmd = strings.Fields(o.cmd)
+	}
+	if o.user != "" {
+		c.User = o.user
+	}
+	if o.workdir != "" {
+		c.WorkingDir = o.workdir
+	}
+	if o.stop != "" {
+		c.StopSignal = o.stop
+	}
+	c.Env = append(c.Env, words(o.env, ",")...)
+	for _, v := range words(o.volumes, ",") {
+		if c.Volumes == nil {
+			c.Volumes = map[string]struct{}{}
+		}
+		c.Volumes[v] = struct{}{}
+	}
+	for _, l := range words(o.labels, ",") {
+		if c.Labels == nil {
+			c.Labels = map[string]string{}
+		}
+		k, v, _ := strings.Cut(l, "=")
+		c.Labels[k] = v
+	}
+	image.Docker = o.docker
+}
+
+func words(s, separator string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, separator)
+}
