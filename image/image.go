@@ -26,6 +26,9 @@ import (
 const (
 	MaxManifest = 4 << 20
 	MaxConfig   = 4 << 20
+	// MaxLayout bounds the index.json of a layout, which lists every image of a
+	// store: about forty thousand.
+	MaxLayout = 16 << 20
 )
 
 // MaxLayerSize bounds what a manifest may claim for one layer. It is far above

@@ -227,8 +227,29 @@ func (o outline) agree(kind Kind, said string) (string, error) {
 	return mt, nil
 }
 
+// ParseLayout reads the index.json of an OCI layout. Its entries may be anything
+// with a digest, and unlike any other index it may be empty.
+func ParseLayout(b []byte) (ispec.Index, error) {
+	var x ispec.Index
+	if err := decodeStrict(b, MaxLayout, indexShape(), &x); err != nil {
+		return ispec.Index{}, err
+	}
+	if x.SchemaVersion != 2 {
+		return ispec.Index{}, errors.New("schemaVersion is not 2")
+	}
+	if x.MediaType != "" && x.MediaType != ispec.MediaTypeImageIndex {
+		return ispec.Index{}, fmt.Errorf("media type %s is not that of an index", quote(x.MediaType))
+	}
+	for i, d := range x.Manifests {
+		if err := ValidDescriptor(d, MaxLayerSize); err != nil {
+			return ispec.Index{}, fmt.Errorf("manifests[%d]: %w", i, err)
+		}
+	}
+	return x, nil
+}
+
 func checkManifest(m ispec.Manifest) error {
-	if err := checkDescriptor(m.Config, MaxConfig); err != nil {
+	if err := ValidDescriptor(m.Config, MaxConfig); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
 	if len(m.Layers) > MaxLayers {
@@ -236,7 +257,7 @@ func checkManifest(m ispec.Manifest) error {
 	}
 	sizes := map[digest.Digest]int64{m.Config.Digest: m.Config.Size}
 	for i, l := range m.Layers {
-		if err := checkDescriptor(l, MaxLayerSize); err != nil {
+		if err := ValidDescriptor(l, MaxLayerSize); err != nil {
 			return fmt.Errorf("layers[%d]: %w", i, err)
 		}
 		if size, seen := sizes[l.Digest]; seen && size != l.Size {
@@ -245,7 +266,7 @@ func checkManifest(m ispec.Manifest) error {
 		sizes[l.Digest] = l.Size
 	}
 	if m.Subject != nil {
-		if err := checkDescriptor(*m.Subject, MaxManifest); err != nil {
+		if err := ValidDescriptor(*m.Subject, MaxManifest); err != nil {
 			return fmt.Errorf("subject: %w", err)
 		}
 	}
@@ -287,12 +308,12 @@ func checkLayerType(mt string) error {
 
 func checkIndex(x ispec.Index) error {
 	for i, d := range x.Manifests {
-		if err := checkDescriptor(d, MaxManifest); err != nil {
+		if err := ValidDescriptor(d, MaxManifest); err != nil {
 			return fmt.Errorf("manifests[%d]: %w", i, err)
 		}
 	}
 	if x.Subject != nil {
-		if err := checkDescriptor(*x.Subject, MaxManifest); err != nil {
+		if err := ValidDescriptor(*x.Subject, MaxManifest); err != nil {
 			return fmt.Errorf("subject: %w", err)
 		}
 	}
@@ -300,7 +321,7 @@ func checkIndex(x ispec.Index) error {
 }
 
 // checkDescriptor checks one pointer to content of at most so many bytes.
-func checkDescriptor(d ispec.Descriptor, most int64) error {
+func ValidDescriptor(d ispec.Descriptor, most int64) error {
 	if err := ValidDigest(d.Digest); err != nil {
 		return err
 	}

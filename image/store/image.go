@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/image"
+)
+
+// Image is what one reference means on one platform, with every document
+// checked against its digest before it was parsed.
+type Image struct {
+	Reference image.Reference
+	// Descriptor is what the reference names: an index or the manifest itself.
+	Descriptor ispec.Descriptor
+	// Index is the digest of the index; empty if there is none.
+	Index              digest.Digest
+	ManifestDescriptor ispec.Descriptor
+	Manifest           ispec.Manifest
+	ManifestBytes      []byte
+	Config             ispec.Image
+	ConfigBytes        []byte
+}
+
+// Manifest returns what a reference means on a platform. ErrNotFound means that
+// the name, or what it leads to on this platform, is not in the store.
+func (s *Store) Manifest(ref image.Reference, p ispec.Platform) (Image, error) {
+	d, err := s.Resolve(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := s.Image(d, p)
+	if err != nil {
+		return Image{}, fmt.Errorf("image %s: %w", ref.Familiar(), err)
+	}
+	img.Reference = ref
+	return img, nil
+}
+
+// Image does what Manifest does for something that has no name yet.
+func (s *Store) Image(d ispec.Descriptor, p ispec.Platform) (Image, error) {
+	img := Image{Descriptor: d, ManifestDescriptor: d}
+	b, err := s.Bytes(d, image.MaxManifest)
+	if err != nil {
+		return Image{}, err
+	}
+	kind, err := image.DetectKind(b, d.MediaType)
+	if err != nil {
+		return Image{}, err
+	}
+	if kind == image.KindIndex {
+		if img.ManifestDescriptor, err = choose(b, d.MediaType, p); err != nil {
+			return Image{}, err
+		}
+		img.Index = d.Digest
+		if b, err = s.Bytes(img.ManifestDescriptor, image.MaxManifest); err != nil {
+			return Image{}, err
+		}
+	}
+	img.ManifestBytes = b
+	if img.Manifest, err = image.ParseManifest(b, img.ManifestDescriptor.MediaType); err != nil {
+		return Image{}, err
+	}
+	if img.ConfigBytes, err = s.Bytes(img.Manifest.Config, image.MaxConfig); err != nil {
+		return Image{}, err
+	}
+	if img.Config, err = image.ParseConfig(img.ConfigBytes, len(img.Manifest.Layers)); err != nil {
+		return Image{}, err
+	}
+	return img, image.CheckPlatform(img.Config, p)
+}
+
+func choose(b []byte, mediaType string, p ispec.Platform) (ispec.Descriptor, error) {
+	x, err := image.ParseIndex(b, mediaType)
+	if err != nil {
+		return ispec.Descriptor{}, err
+	}
+	return image.Select(x, p)
+}
