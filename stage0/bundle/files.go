@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundle
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// podFiles are the names of the generated files, below /etc in the pod.
+func (b *builder) podFiles() []string {
+	files := []string{"hostname", "resolv.conf"}
+	if !b.Options.NoHosts {
+		files = append(files, "hosts")
+	}
+	return files
+}
+
+// files generates hostname, hosts and resolv.conf.
+func (b *builder) files() error {
+	b.r.Files["hostname"] = []byte(b.r.Spec.Hostname + "\n")
+	resolv, err := b.resolvConf()
+	if err != nil {
+		return err
+	}
+	b.r.Files["resolv.conf"] = resolv
+	if b.Options.NoHosts {
+		if len(b.Options.AddHosts) > 0 {
+			return fmt.Errorf("--no-hosts and --add-host contradict each other")
+		}
+		return nil
+	}
+	b.r.Files["hosts"], err = b.hosts()
+	return err
+}
+
+// hosts begins with what the user adds. With the host's network the host's
+// own entries follow; a pod of its own knows only itself.
+func (b *builder) hosts() ([]byte, error) {
+	var out strings.Builder
+	for _, h := range b.Options.AddHosts {
+		name, ip, ok := strings.Cut(h, ":")
+		addr, err := netip.ParseAddr(strings.Trim(ip, "[]"))
+		if !ok || name == "" || err != nil || strings.ContainsAny(name, " \t#") || clean("", name) != nil {
+			return nil, fmt.Errorf("--add-host %q: write NAME:IP", h)
+		}
+		fmt.Fprintf(&out, "%s\t%s\n", addr, name)
+	}
+	if b.host && len(b.Host.Hosts) > 0 {
+		out.Write(b.Host.Hosts)
+		return []byte(out.String()), nil
+	}
+	out.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	fmt.Fprintf(&out, "127.0.0.1\t%s\n", b.r.Spec.Hostname)
+	return []byte(out.String()), nil
+}
+
+// resolvConf is the host's with --net=host, unless the user names servers;
+// without a network it is empty but for what was asked.
+func (b *builder) resolvConf() ([]byte, error) {
+	o := b.Options
+	var out strings.Builder
+	for _, s := range o.DNSSearch {
+		if s == "" || strings.ContainsAny(s, " \t") || clean("", s) != nil {
+			return nil, fmt.Errorf("--dns-search %q: write a domain", s)
+		}
+	}
+	if len(o.DNSSearch) > 0 && !(len(o.DNSSearch) == 1 && o.DNSSearch[0] == ".") {
+		fmt.Fprintf(&out, "search %s\n", strings.Join(o.DNSSearch, " "))
+	}
+	for _, s := range o.DNS {
+		addr, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("--dns %q: write an IP address", s)
+		}
+		fmt.Fprintf(&out, "nameserver %s\n", addr)
+	}
+	for _, s := range o.DNSOption {
+		if s == "" || strings.ContainsAny(s, " \t") || clean("", s) != nil {
+			return nil, fmt.Errorf("--dns-option %q: write one option", s)
+		}
+	}
+	if len(o.DNSOption) > 0 {
+		fmt.Fprintf(&out, "options %s\n", strings.Join(o.DNSOption, " "))
+	}
+	if !b.host {
+		return []byte(out.String()), nil
+	}
+	replaced := map[string]bool{"search": len(o.DNSSearch) > 0, "domain": len(o.DNSSearch) > 0, "nameserver": len(o.DNS) > 0, "options": len(o.DNSOption) > 0}
+	for line := range strings.Lines(string(b.Host.ResolvConf)) {
+		if f := strings.Fields(line); len(f) > 0 && !replaced[f[0]] {
+			out.WriteString(strings.TrimRight(line, "\n") + "\n")
+		}
+	}
+	return []byte(out.String()), nil
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundle
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// image is what most tests launch: an image that uses every field we honour.
+func image() ispec.ImageConfig {
+	return ispec.ImageConfig{
+		User:       "web",
+		Env:        []string{"PATH=/app/bin:/bin", "MODE=image", "IMAGE=1"},
+		Entrypoint: []string{"/app/serve"},
+		Cmd:        []string{"--port", "80"},
+		Volumes:    map[string]struct{}{"/var/data": {}, "/cache": {}},
+		WorkingDir: "/app",
+		Labels:     map[string]string{"run": "binary:///bin/evil", "org.opencontainers.image.title": "web"},
+		StopSignal: "SIGINT",
+	}
+}
+
+func accounts() ImageFiles {
+	return ImageFiles{
+		Passwd: []byte("root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:Web:/home/web:/bin/sh\n"),
+		Group:  []byte("root:x:0:\nweb:x:1001:\naudio:x:29:web,other\nvideo:x:44:other,web\n"),
+	}
+}
+
+// input is a launch of image under opts on a host that can do everything.
+func input(opts Options) Input {
+	const uuid = "6a0e1f0c-3b57-4d0e-9a54-0c1d2e3f4a5b"
+	return Input{
+		Image: image(), Options: opts, Files: accounts(),
+		Host: Host{
+			Environ:    []string{"SECRET=host", "LC_ALL=C", "LC_TIME=de", "MODE=host"},
+			Dir:        "/home/me",
+			Hostname:   "server",
+			Hosts:      []byte("127.0.0.1 localhost\n10.0.0.1 server\n"),
+			ResolvConf: []byte("search example.com\nnameserver 10.0.0.53\n"),
+			Limits:     []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 20000}},
+		},
+		Pod: Pod{UUID: uuid, Dir: "/var/lib/gantry/pods/run/" + uuid, Rootfs: "rootfs"},
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestGolden(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		opts Options
+	}{
+		{"default", Options{}},
+		{"everything", Options{
+			Args: []string{"--verbose"}, Entrypoint: ptr(`["/bin/sh", "-c"]`),
+			Env: []string{"MODE=user", "LC_*", "EMPTY="}, UnsetEnv: []string{"IMAGE"}, User: "0:0", GroupAdd: []string{"audio", "7"}, Workdir: "/work",
+			Volumes: []string{"/srv:/srv:ro", "./data:/data:rro,exec,z", "/fresh"}, Mounts: []string{"type=bind,src=/a,dst=/b/c,bind-propagation=rslave,readonly", "type=tmpfs,dst=/scratch,tmpfs-size=1m,tmpfs-mode=700"},
+			Tmpfs: []string{"/tmp:size=64m"}, ReadOnly: true, ShmSize: "1g", AddHosts: []string{"db:10.1.2.3"}, DNS: []string{"1.1.1.1"}, DNSOption: []string{"ndots:2"},
+			Hostname: "web-1", Network: "host", TTY: true, Interactive: true, StopSignal: "quit", StopTimeout: ptr(uint(3)),
+			Labels: []string{"tier=front"}, Annotations: []string{"com.example=1"}, CapAdd: []string{"net_raw"}, CapDrop: []string{"ALL"},
+			SecurityOpt: []string{"no-new-privileges", "seccomp=profile.json", "unmask=/proc/kcore", "mask=/secret"},
+			Ulimits:     []string{"nofile=1024:2048", "core=0"}, OOMScoreAdj: ptr(500), Memory: "64m", MemoryReserve: "32m", CPUs: "1.5", CPUShares: "512",
+			CPUSetCPUs: "0-1", PidsLimit: "100", Sysctls: []string{"kernel.msgmax=65536"},
+		}},
+		{"nonroot-caps", Options{CapAdd: []string{"NET_BIND_SERVICE", "CAP_SYS_PTRACE"}, User: "1000"}},
+		{"image-volume-tmpfs", Options{ImageVolume: "tmpfs"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := Spec(input(c.opts))
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, c.name, r)
+		})
+	}
+}
+
+func golden(t *testing.T, name string, v any) {
+	t.Helper()
+	var got bytes.Buffer
+	e := json.NewEncoder(&got)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", name+".json")
+	if *update {
+		if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%s differs from what was computed (go test -update rewrites it):\n%s", path, got.Bytes())
+	}
+}
+
+// The same input gives the same bytes: nothing iterates a map on its way out.
+func TestDeterministic(t *testing.T) {
+	in := input(Options{Env: []string{"A=1", "B=2"}, Volumes: []string{"/a:/a", "/b:/b"}})
+	in.Image.Volumes = map[string]struct{}{"/1": {}, "/2": {}, "/3": {}, "/4": {}, "/5": {}}
+	first, err := Spec(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := json.Marshal(first)
+	for range 50 {
+		r, err := Spec(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := json.Marshal(r); !bytes.Equal(got, want) {
+			t.Fatalf("got %s, then %s", want, got)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	entry, cmd := []string{"/entry", "e"}, []string{"cmd", "c"}
+	for _, c := range []struct {
+		name       string
+		entry, cmd []string
+		flag       *string
+		args, want []string
+	}{
+		{"image alone", entry, cmd, nil, nil, []string{"/entry", "e", "cmd", "c"}},
+		{"arguments replace the command", entry, cmd, nil, []string{"x"}, []string{"/entry", "e", "x"}},
+		{"no entrypoint", nil, cmd, nil, nil, cmd},
+		{"no entrypoint, arguments", nil, cmd, nil, []string{"x", "y"}, []string{"x", "y"}},
+		{"entrypoint flag drops the image's command", entry, cmd, ptr("/mine"), nil, []string{"/mine"}},
+		{"entrypoint flag with arguments", entry, cmd, ptr("/mine"), []string{"x"}, []string{"/mine", "x"}},
+		{"entrypoint flag is one word", entry, cmd, ptr("/bin/my prog"), nil, []string{"/bin/my prog"}},
+		{"entrypoint flag as JSON", entry, cmd, ptr(`["a","b c"]`), []string{"x"}, []string{"a", "b c", "x"}},
+		{"empty entrypoint flag", entry, cmd, ptr(""), []string{"x"}, []string{"x"}},
+		{"empty entrypoint flag alone", entry, cmd, ptr(""), nil, nil},
+		{"nothing", nil, nil, nil, nil, nil},
+		{"empty words", nil, []string{""}, nil, nil, nil},
+		{"bad JSON", entry, cmd, ptr(`["a"`), nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := command(ispec.ImageConfig{Entrypoint: c.entry, Cmd: c.cmd}, Options{Entrypoint: c.flag, Args: c.args})
+			if (err != nil) != (c.want == nil) {
+				t.Fatalf("error %v", err)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	in := input(Options{
+		Env:      []string{"MODE=flag", "SECRET", "UNSET", "LC_*", "MULTI=a\nb"},
+		EnvFiles: []string{"f"},
+	})
+	in.Host.EnvFiles = [][]byte([][]byte{[]byte("# comment\n\nMODE=file\n  FILE = spaced\nQUOTED=\"q\"\r\nSECRET\n")})
+	if _, err := Spec(in); err == nil || !strings.Contains(err.Error(), `--env-file f:4:`) {
+		t.Fatalf("a name with a space: %v", err)
+	}
+	in.Host.EnvFiles[0] = bytes.Replace(in.Host.EnvFiles[0], []byte("FILE ="), []byte("FILE="), 1)
+	r, err := Spec(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"PATH=/app/bin:/bin", "container=gantry", "MODE=flag", "IMAGE=1", "FILE= spaced", `QUOTED="q"`,
+		"SECRET=host", "LC_ALL=C", "LC_TIME=de", "MULTI=a\nb", "HOSTNAME=6a0e1f0c", "HOME=/home/web",
+	}
+	if got := r.Spec.Process.Env; !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestStopSignal(t *testing.T) {
+	for flag, want := range map[string]string{"": "SIGINT", "9": "SIGKILL", "hup": "SIGHUP", "SIGRTMIN+3": "SIGRTMIN+3", "37": "SIGRTMIN+3", "RTMAX": "SIGRTMIN+30"} {
+		r, err := Spec(input(Options{StopSignal: flag}))
+		if err != nil || r.StopSignal != want {
+			t.Errorf("%q: got %q, %v; want %q", flag, r.StopSignal, err, want)
+		}
+	}
+	for _, flag := range []string{"0", "65", "-1", "NOPE", "SIGRTMIN+31", "SIGRTMIN3"} {
+		if _, err := Spec(input(Options{StopSignal: flag})); err == nil {
+			t.Errorf("%q was taken", flag)
+		}
+	}
+}
+
+// What is refused says which flag and what to write instead.
+func TestRefusals(t *testing.T) {
+	for want, o := range map[string]Options{
+		"--privileged is not supported":                {Privileged: true},
+		`--net "bridge" is not supported`:              {Network: "bridge"},
+		`--cap-add "NOPE"`:                             {CapAdd: []string{"NOPE"}},
+		"is both in --cap-add and in --cap-drop":       {CapAdd: []string{"KILL"}, CapDrop: []string{"KILL"}},
+		`--ulimit "nofile=4:2": the soft`:              {Ulimits: []string{"nofile=4:2"}},
+		`--ulimit "nofile=30000": the hard limit`:      {Ulimits: []string{"nofile=30000"}},
+		`--ulimit "x=1"`:                               {Ulimits: []string{"x=1"}},
+		`--memory "0"`:                                 {Memory: "0"},
+		"--memory-swap 1g: it needs --memory":          {MemorySwap: "1g"},
+		"--memory-swap 1m: it counts":                  {Memory: "2m", MemorySwap: "1m"},
+		`--cpus "0"`:                                   {CPUs: "0"},
+		`--cpus "NaN"`:                                 {CPUs: "NaN"},
+		`--pids-limit "-2"`:                            {PidsLimit: "-2"},
+		`--sysctl "kernel.core_pattern=|/x"`:           {Sysctls: []string{"kernel.core_pattern=|/x"}},
+		`--sysctl "net.ipv4.ip_forward=1"`:             {Sysctls: []string{"net.ipv4.ip_forward=1"}, Network: "host"},
+		`--volume "data:/x": "data" is not a path`:     {Volumes: []string{"data:/x"}},
+		`--volume "/a:b": destination "b"`:             {Volumes: []string{"/a:b"}},
+		`--volume "/a:/b:ro,rw": options`:              {Volumes: []string{"/a:/b:ro,rw"}},
+		`--volume "/a:/b:nope": option "nope"`:         {Volumes: []string{"/a:/b:nope"}},
+		`--volume "/c:/b": /b is mounted twice`:        {Volumes: []string{"/a:/b", "/c:/b"}},
+		`--mount "type=volume,dst=/x": type "volume"`:  {Mounts: []string{"type=volume,dst=/x"}},
+		`--mount "type=bind,dst=/x": it has no source`: {Mounts: []string{"type=bind,dst=/x"}},
+		`--tmpfs "/x:size=0"`:                          {Tmpfs: []string{"/x:size=0"}},
+		`--security-opt "nope"`:                        {SecurityOpt: []string{"nope"}},
+		`working directory "rel"`:                      {Workdir: "rel"},
+		`--hostname "a b"`:                             {Hostname: "a b"},
+		`--oom-score-adj 1001`:                         {OOMScoreAdj: ptr(1001)},
+		`--add-host "x"`:                               {AddHosts: []string{"x"}},
+		`--dns "x"`:                                    {DNS: []string{"x"}},
+		`--label "=x"`:                                 {Labels: []string{"=x"}},
+		`--env "": write`:                              {Env: []string{""}},
+		`--image-volume "x"`:                           {ImageVolume: "x"},
+	} {
+		_, err := Spec(input(o))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for s, want := range map[string]int64{"1": 1, "1b": 1, "1k": 1024, "2KB": 2048, "1KiB": 1024, "64m": 64 << 20, "1.5g": 3 << 29, "1t": 1 << 40} {
+		if got, err := ParseSize(s); err != nil || got != want {
+			t.Errorf("%q: got %d, %v; want %d", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "k", "-1", "1x", "1kk", "inf", "nan", "1e3", "9999999t", "0x10", "1_0"} {
+		if got, err := ParseSize(s); err == nil {
+			t.Errorf("%q was taken as %d", s, got)
+		}
+	}
+}

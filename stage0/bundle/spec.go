@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundle
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Input is all that decides a bundle.
+type Input struct {
+	Image   ispec.ImageConfig
+	Options Options
+	Files   ImageFiles
+	Host    Host
+	Pod     Pod
+}
+
+// ImageFiles are the image's own account files, as bytes of bounded size; nil
+// where the image has none.
+type ImageFiles struct {
+	Passwd, Group []byte
+}
+
+// Host is what a bundle may depend on of the host and of who called.
+type Host struct {
+	Environ      []string // the caller's environment, for -e NAME and -e NAME*
+	EnvFiles     [][]byte // the contents of Options.EnvFiles, in their order
+	Dir          string   // the caller's working directory, for -v ./x:/y
+	Hostname     string   // used with --net=host
+	Capabilities []string // those we can give, CAP_…; nil means all
+	Limits       []specs.POSIXRlimit
+	CanRaise     bool   // whether hard limits can be raised (CAP_SYS_RESOURCE)
+	SELinux      bool   // whether SELinux is enabled
+	Hosts        []byte // /etc/hosts, used with --net=host
+	ResolvConf   []byte // /etc/resolv.conf, used with --net=host
+}
+
+// Pod is the pod the app is for.
+type Pod struct {
+	UUID string
+	// Dir is where the pod directory stands while the app runs.
+	Dir string
+	// Rootfs is written to root.path, for other runtimes; ours is given the
+	// tree by descriptor.
+	Rootfs string
+}
+
+// Result is a bundle, and what has no place in a runtime specification.
+type Result struct {
+	Spec        *specs.Spec
+	Seccomp     string // default, unconfined, or a profile's path; the caller fills Spec.Linux.Seccomp
+	StopSignal  string
+	StopTimeout uint            // seconds
+	Strict      map[string]bool // limits asked for by name: they must be had
+	Binds       []string        // host paths that must exist
+	Volumes     []Volume        // directories to make and seed below the pod's
+	Files       map[string][]byte
+	Labels      map[string]string
+	Notes       []string // what a default could not have here
+}
+
+// Volume is a directory of the pod that an image asked for.
+type Volume struct {
+	Dir  string // below the pod directory
+	Dest string // in the image: what it is seeded from
+}
+
+// DefaultPath is PATH where neither image nor user set one.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// defaultStopTimeout is podman's, in seconds.
+const defaultStopTimeout = 10
+
+// Spec computes the bundle.
+func Spec(in Input) (*Result, error) {
+	if in.Options.Privileged {
+		return nil, &hinted{fmt.Errorf("--privileged is not supported"),
+			"name what the app needs instead: --cap-add, --volume, --security-opt seccomp=unconfined, --security-opt unmask=ALL"}
+	}
+	b := &builder{Input: in, r: &Result{
+		Spec:   &specs.Spec{Version: specVersion, Root: &specs.Root{Path: in.Pod.Rootfs, Readonly: in.Options.ReadOnly}, Linux: &specs.Linux{}},
+		Strict: map[string]bool{},
+		Files:  map[string][]byte{},
+	}}
+	for _, step := range []func() error{
+		b.network, b.process, b.user, b.environment, b.capabilities, b.limits,
+		b.mounts, b.files, b.resources, b.security, b.linux, b.stop, b.labels,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return b.r, nil
+}
+
+// specVersion is the lowest version that has all we write, so that runtimes
+// of older distributions take the bundle too.
+const specVersion = "1.0.2"
+
+// builder fills one Result from one Input, step by step.
+type builder struct {
+	Input
+	r    *Result
+	home string // of the user, from the image's passwd
+	root bool   // the app runs as uid 0
+	host bool   // --net=host
+}
+
+func (b *builder) network() error {
+	switch b.Options.Network {
+	case "", "none":
+	case "host":
+		b.host = true
+	default:
+		return &hinted{fmt.Errorf("--net %q is not supported", b.Options.Network), "use --net=none or --net=host"}
+	}
+	return nil
+}
+
+func (b *builder) process() error {
+	args, err := command(b.Image, b.Options)
+	if err != nil {
+		return err
+	}
+	cwd := first(b.Options.Workdir, b.Image.WorkingDir, "/")
+	if !path.IsAbs(cwd) {
+		return fmt.Errorf("working directory %q: it must be an absolute path", cwd)
+	}
+	if err := clean("working directory", cwd); err != nil {
+		return err
+	}
+	b.r.Spec.Process = &specs.Process{
+		Terminal:    b.Options.TTY,
+		Args:        args,
+		Cwd:         path.Clean(cwd),
+		OOMScoreAdj: b.Options.OOMScoreAdj,
+	}
+	if n := b.Options.OOMScoreAdj; n != nil && (*n < -1000 || *n > 1000) {
+		return fmt.Errorf("--oom-score-adj %d: between -1000 and 1000 are allowed", *n)
+	}
+	b.r.Spec.Hostname, err = b.hostname()
+	return err
+}
+
+// command follows podman and Docker: arguments replace the image's CMD; an
+// entrypoint of the user's, even an empty one, replaces the image's and drops
+// its CMD.
+func command(img ispec.ImageConfig, o Options) ([]string, error) {
+	entry, cmd := img.Entrypoint, img.Cmd
+	if o.Entrypoint != nil {
+		var err error
+		if entry, err = parseEntrypoint(*o.Entrypoint); err != nil {
+			return nil, err
+		}
+		cmd = nil
+	}
+	if len(o.Args) > 0 {
+		cmd = o.Args
+	}
+	args := append(append([]string{}, entry...), cmd...)
+	if len(args) == 0 || args[0] == "" {
+		return nil, &hinted{fmt.Errorf("no command: the image names none"), "write one after the image: gantry run IMAGE -- COMMAND"}
+	}
+	for _, a := range args {
+		if strings.ContainsRune(a, 0) {
+			return nil, fmt.Errorf("argument %q: it holds a NUL", a)
+		}
+	}
+	return args, nil
+}
+
+func (b *builder) hostname() (string, error) {
+	name := b.Options.Hostname
+	switch {
+	case name != "":
+	case b.host && b.Host.Hostname != "":
+		name = b.Host.Hostname
+	default:
+		name = shortUUID(b.Pod.UUID)
+	}
+	if len(name) > 64 {
+		return "", fmt.Errorf("--hostname %q: 64 characters are the limit", name)
+	}
+	for i, c := range []byte(name) {
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && (i == 0 || c != '-' && c != '.' && c != '_') {
+			return "", fmt.Errorf("--hostname %q: use letters, digits, '-' and '.'", name)
+		}
+	}
+	return name, nil
+}
+
+// stop settles how the app is asked to end: the user's signal, the image's,
+// or TERM.
+func (b *builder) stop() error {
+	name, from := b.Options.StopSignal, "--stop-signal"
+	if name == "" {
+		name, from = b.Image.StopSignal, "the image's stop signal"
+	}
+	if name == "" {
+		name = "SIGTERM"
+	}
+	sig, err := ParseSignal(name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	b.r.StopSignal = sig
+	b.r.StopTimeout = defaultStopTimeout
+	if t := b.Options.StopTimeout; t != nil {
+		b.r.StopTimeout = *t
+	}
+	return nil
+}
+
+// labels are the user's alone. An image's labels are data to look at; none of
+// them ever reaches a place something acts on (CVE-2026-53488).
+func (b *builder) labels() error {
+	var err error
+	if b.r.Labels, err = keyValues("--label", b.Options.Labels, true); err != nil {
+		return err
+	}
+	b.r.Spec.Annotations, err = keyValues("--annotation", b.Options.Annotations, false)
+	return err
+}
+
+// keyValues parses NAME=VALUE flags; with bare, NAME alone has an empty value.
+func keyValues(flag string, values []string, bare bool) (map[string]string, error) {
+	if len(values) == 0 {
+		return nil, nil
+	}
+	m := make(map[string]string, len(values))
+	for _, v := range values {
+		key, value, ok := strings.Cut(v, "=")
+		if key == "" || !ok && !bare {
+			return nil, fmt.Errorf("%s %q: write NAME=VALUE", flag, v)
+		}
+		m[key] = value
+	}
+	return m, nil
+}
+
+func shortUUID(uuid string) string {
+	if len(uuid) > 8 {
+		return uuid[:8]
+	}
+	return uuid
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// clean refuses control characters where a value ends in a file or a mount.
+func clean(what, s string) error {
+	for _, c := range s {
+		if c < 0x20 || c == 0x7f {
+			return fmt.Errorf("%s %q: control characters are not allowed", what, s)
+		}
+	}
+	return nil
+}
+
+// hinted is an error that knows what to do next.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Hint() string  { return h.hint }
+func (h *hinted) Unwrap() error { return h.error }
