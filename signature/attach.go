@@ -29,9 +29,9 @@ func ReadAttached(manifest []byte, subject digest.Digest) ([]Attached, error) {
 	if len(manifest) > MaxSignature {
 		return nil, fmt.Errorf("signature manifest of %d bytes; at most %d are read", len(manifest), MaxSignature)
 	}
-	m, err := signatureManifest(manifest)
+	m, err := image.ParseArtifact(manifest, "")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("signature manifest: %w", err)
 	}
 	if m.Subject != nil && m.Subject.Digest != subject {
 		return nil, fmt.Errorf("manifest refers to %s, not to %s", clip(string(m.Subject.Digest)), subject)
@@ -79,24 +79,6 @@ func attachedLayers(m ispec.Manifest, base Signature, format string, types ...st
 		return nil, fmt.Errorf("manifest holds %d bundles where exactly one belongs", len(out))
 	}
 	return out, nil
-}
-
-func signatureManifest(data []byte) (ispec.Manifest, error) {
-	var m ispec.Manifest
-	o, err := parseObject(data) // refuses what encoding/json would guess at
-	if err != nil {
-		return m, fmt.Errorf("signature manifest: %w", err)
-	}
-	if o["manifests"] != nil {
-		return m, errors.New("signature manifest: an index, not a manifest")
-	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return m, fmt.Errorf("signature manifest: %w", err)
-	}
-	if m.MediaType != "" && m.MediaType != ispec.MediaTypeImageManifest {
-		return m, fmt.Errorf("signature manifest of type %q", clip(m.MediaType))
-	}
-	return m, nil
 }
 
 func manifestLayers(data []byte) ([]ispec.Descriptor, error) {

@@ -141,16 +141,16 @@ func readStatement(c *claim, payload []byte) error {
 	if err != nil {
 		return fmt.Errorf("statement: %w", err)
 	}
-	if t, err := st.str("_type"); err != nil || t != StatementType {
-		return fmt.Errorf("statement of type %q is not %s", clip(t), StatementType)
-	}
 	predicate, err := st.str("predicateType")
 	if err != nil {
 		return fmt.Errorf("statement: %w", err)
 	}
 	if predicate != SignPredicate {
 		c.what = "attestation"
-		return fmt.Errorf("an attestation (%s), which says something about the image but does not sign it", clip(predicate))
+		return fmt.Errorf("an attestation of type %s says something about the image, but does not sign it", clip(predicate))
+	}
+	if t, err := st.str("_type"); err != nil || t != StatementType {
+		return fmt.Errorf("statement of type %q is not %s", clip(t), StatementType)
 	}
 	// The predicate itself was absent before cosign 3.0.5.
 	if p, there := st["predicate"]; there && p != nil {

@@ -30,10 +30,13 @@ func (r *Refusal) Is(target error) bool { return target == ErrUntrusted }
 
 // Error says on the first line what was decided, and below it the rule, the
 // keys, what was found and the command that mends it.
-func (r *Refusal) Error() string {
-	v := r.Verdict
+func (r *Refusal) Error() string { return r.Verdict.Explain() }
+
+// Explain tells a verdict of either kind to a person: what was decided, by
+// which rule, with which keys, and of every signature why it counts or not.
+func (v Verdict) Explain() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is not trusted: %s", clip(v.Subject.Reference), v.because())
+	fmt.Fprintf(&b, "%s is %s", clip(v.Subject.Reference), v.because())
 	line := func(label, text string) { fmt.Fprintf(&b, "\n  %-6s %s", label, text) }
 	line("image", v.Subject.digests())
 	line("rule", v.Rule.text())
@@ -44,7 +47,7 @@ func (r *Refusal) Error() string {
 		line("keys", "none")
 	}
 	for i, k := range v.Keys {
-		line(once("keys", i), k.KeyFile+" "+k.KeyID)
+		line(once("keys", i), strings.TrimSpace(k.KeyFile+" "+k.KeyID))
 	}
 	if len(v.Findings) == 0 {
 		line("found", "no signature")
@@ -56,7 +59,9 @@ func (r *Refusal) Error() string {
 		}
 		line(once("found", i), f.String())
 	}
-	line("mend", v.Hint)
+	if v.Hint != "" {
+		line("mend", v.Hint)
+	}
 	return b.String()
 }
 
@@ -101,25 +106,33 @@ func shortDigest(d string) string {
 }
 
 func (v Verdict) because() string {
+	const not = "not trusted: "
 	switch v.Reason {
+	case ReasonSigned:
+		return "trusted: signed with " + Key{File: v.By[0].KeyFile, ID: v.By[0].KeyID}.name()
+	case ReasonInsecure:
+		return "accepted without proof: a rule says insecure"
 	case ReasonNoRule:
-		return "no rule matches " + v.Subject.Name
+		return not + "no rule matches " + clip(v.Subject.Name)
 	case ReasonClosed:
-		return "the rule that governs it cannot be believed"
+		return not + "the rule that governs it cannot be believed"
 	case ReasonReject:
-		return "a rule rejects it"
+		return not + "a rule rejects it"
 	case ReasonUnsigned:
-		return "it carries no signature"
+		return not + "it carries no signature"
 	case ReasonUntrusted:
-		return "none of its signatures counts"
+		return not + "none of its signatures counts"
 	case ReasonTooMany:
-		return "it carries more signatures than are looked at"
+		return not + "it carries more signatures than are looked at"
 	}
-	return "it cannot be judged"
+	return not + "it cannot be judged"
 }
 
 // withHint adds the command that mends a refusal.
 func (v Verdict) withHint() Verdict {
+	if v.Accepted {
+		return v
+	}
 	name, ref := quote(v.Subject.Name), quote(v.Subject.Reference)
 	switch v.Reason {
 	case ReasonNoRule:

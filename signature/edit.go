@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package signature
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gantryrun/gantry/internal/atomicfile"
+	"github.com/gantryrun/gantry/internal/conf"
+)
+
+// NewRule is a rule to be written.
+type NewRule struct {
+	Prefix       string
+	Accept       string   // "" means sigstore-key
+	Keys         [][]byte // PEM public keys
+	Transparency string   // "" writes no line
+}
+
+// AddRule writes a rule and its keys into dir, the layer of the administrator,
+// and returns the rule's file and the names of the keys. Nothing is written
+// unless all of it makes sense, and what was written is read back and judged
+// as a launch would: a directory that others may write is told now, not then.
+func AddRule(dir string, r NewRule) (file string, keyIDs []string, err error) {
+	prefix, err := CanonicalPrefix(r.Prefix)
+	if err != nil {
+		return "", nil, err
+	}
+	r.Prefix = prefix
+	if r.Accept == "" {
+		r.Accept = string(AcceptKey)
+	}
+	keys, err := r.keys()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := refuseDuplicate(dir, r, keys); err != nil {
+		return "", nil, err
+	}
+	for _, d := range []string{"trust/keys", "trust.d"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return "", nil, fmt.Errorf("add rule: %w", err)
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", nil, fmt.Errorf("add rule: %w", err)
+	}
+	defer root.Close()
+	for i, k := range keys {
+		if err := writeKey(root, k, r.Keys[i]); err != nil {
+			return "", nil, err
+		}
+		keyIDs = append(keyIDs, k.ID)
+	}
+	name, err := freeName(root, r, keys)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := atomicfile.Write(root, name, r.text(keys), 0o644); err != nil {
+		return "", nil, fmt.Errorf("add rule: %w", err)
+	}
+	file = filepath.Join(dir, name)
+	if err := readBack(dir, file); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("add rule: %w", err), root.Remove(name))
+	}
+	return file, keyIDs, nil
+}
+
+func (r NewRule) keys() ([]Key, error) {
+	var keys []Key
+	for _, pem := range r.Keys {
+		k, err := ParseKey(pem)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	// The same checks as for a file, before there is one.
+	sections, err := conf.Parse(r.text(keys))
+	rules := parseRule(conf.File{Path: "the rule", Sections: sections, Problem: err}, &keyring{seen: given(keys)})
+	if rules[0].Problem != "" {
+		return nil, errors.New(rules[0].Problem)
+	}
+	return keys, nil
+}
+
+// given is a keyring that knows keys not written yet.
+func given(keys []Key) map[string]keyResult {
+	seen := map[string]keyResult{}
+	for _, k := range keys {
+		seen[keyFileName(k)] = keyResult{key: k}
+	}
+	return seen
+}
+
+func (r NewRule) text(keys []Key) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Written by gantry trust add.\n[Trust]\nPrefix=%s\nAccept=%s\n", r.Prefix, r.Accept)
+	for _, k := range keys {
+		fmt.Fprintf(&b, "# %s %s\nKey=%s\n", k.Kind, k.ID, keyFileName(k))
+	}
+	if r.Transparency != "" {
+		fmt.Fprintf(&b, "Transparency=%s\n", r.Transparency)
+	}
+	return []byte(b.String())
+}
+
+// keyFileName names a key by what it is, so that equal keys share a file.
+func keyFileName(k Key) string { return strings.TrimPrefix(k.ID, "sha256:")[:16] + ".pub" }
+
+func writeKey(root *os.Root, k Key, pem []byte) error {
+	name := path.Join("trust/keys", keyFileName(k))
+	have, err := root.ReadFile(name)
+	if err == nil {
+		if old, err := ParseKey(have); err == nil && old.ID == k.ID {
+			return nil
+		}
+		return fmt.Errorf("add rule: %s holds something else than the key %s", name, k.ID)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("add rule: %w", err)
+	}
+	if err := atomicfile.Write(root, name, pem, 0o644); err != nil {
+		return fmt.Errorf("add rule: %w", err)
+	}
+	return nil
+}
+
+// refuseDuplicate tells a person that what they ask for is there already.
+func refuseDuplicate(dir string, r NewRule, keys []Key) error {
+	p, err := LoadPolicy([]string{dir})
+	if err != nil {
+		return err
+	}
+	for _, have := range p.rules {
+		if have.Prefix != r.Prefix || have.Problem != "" || string(have.Accept) != r.Accept {
+			continue
+		}
+		missing := slices.ContainsFunc(keys, func(k Key) bool {
+			return !slices.ContainsFunc(have.Keys, func(h Key) bool { return h.ID == k.ID })
+		})
+		if !missing {
+			return fmt.Errorf("%s:%d says so already: %w", have.File, have.Line, fs.ErrExist)
+		}
+	}
+	return nil
+}
+
+// freeName picks 50-<prefix>.conf, and when that is taken one that also names
+// the key or the kind of rule.
+func freeName(root *os.Root, r NewRule, keys []Key) (string, error) {
+	slug := strings.NewReplacer("/", "-", ":", "_", "*", "everything", "[", "", "]", "").Replace(r.Prefix)
+	if len(slug) > 128 {
+		slug = slug[:128]
+	}
+	more := r.Accept
+	if len(keys) > 0 {
+		more = strings.TrimSuffix(keyFileName(keys[0]), ".pub")
+	}
+	for _, name := range []string{"50-" + slug + ".conf", "50-" + slug + "-" + more + ".conf"} {
+		name = path.Join("trust.d", name)
+		if _, err := root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("add rule: trust.d/50-%s-%s.conf is there already: %w", slug, more, fs.ErrExist)
+}
+
+func readBack(dir, file string) error {
+	p, err := LoadPolicy([]string{dir})
+	if err != nil {
+		return err
+	}
+	for _, r := range p.rules {
+		if r.Problem != "" && (r.File == file || r.Prefix == unknownPrefix) {
+			return fmt.Errorf("%s: %s", r.File, r.Problem)
+		}
+	}
+	return nil
+}
+
+// RemoveRule takes rules of exactly this prefix out of force: all of them, or
+// with key (a key's name, the beginning of one, or its file) only what trusts
+// that key. A file of the last layer is removed or rewritten; one of a lower
+// layer is masked by an empty file of the same name, or replaced by a copy
+// without the key. It returns the files it wrote or removed.
+func RemoveRule(configPath []string, prefix, key string) (removed []string, err error) {
+	if prefix, err = CanonicalPrefix(prefix); err != nil {
+		return nil, err
+	}
+	if len(configPath) == 0 {
+		return nil, errors.New("remove rule: the configuration path is empty")
+	}
+	p, err := LoadPolicy(configPath)
+	if err != nil {
+		return nil, err
+	}
+	last := configPath[len(configPath)-1]
+	if err := os.MkdirAll(filepath.Join(last, "trust.d"), 0o755); err != nil {
+		return nil, fmt.Errorf("remove rule: %w", err)
+	}
+	root, err := os.OpenRoot(last)
+	if err != nil {
+		return nil, fmt.Errorf("remove rule: %w", err)
+	}
+	defer root.Close()
+	for _, r := range p.rules {
+		if r.Prefix != prefix || key != "" && !r.names(key) {
+			continue
+		}
+		file, err := r.drop(root, configPath, key)
+		if err != nil {
+			return removed, fmt.Errorf("remove rule %s: %w", r.File, err)
+		}
+		removed = append(removed, file)
+	}
+	if len(removed) == 0 {
+		return nil, fmt.Errorf("no rule for %s%s: %w", prefix, forKey(key), fs.ErrNotExist)
+	}
+	return removed, nil
+}
+
+func forKey(key string) string {
+	if key == "" {
+		return ""
+	}
+	return " names the key " + clip(key)
+}
+
+func (r Rule) names(key string) bool {
+	return slices.ContainsFunc(r.Keys, func(k Key) bool { return k.is(key) })
+}
+
+// is tells whether a person who types s can mean this key.
+func (k Key) is(s string) bool {
+	hex := strings.TrimPrefix(s, "sha256:")
+	return s == filepath.Base(k.File) || s == k.File ||
+		len(hex) >= 8 && strings.HasPrefix(strings.TrimPrefix(k.ID, "sha256:"), hex)
+}
+
+func (r Rule) drop(root *os.Root, configPath []string, key string) (string, error) {
+	name := path.Join("trust.d", filepath.Base(r.File))
+	var rest []byte
+	if key != "" && slices.ContainsFunc(r.Keys, func(k Key) bool { return !k.is(key) }) {
+		var err error
+		if rest, err = r.without(configPath, key); err != nil {
+			return "", err
+		}
+	}
+	file := filepath.Join(root.Name(), name)
+	if rest == nil && !below(configPath, name) {
+		return file, root.Remove(name)
+	}
+	return file, atomicfile.Write(root, name, rest, 0o644)
+}
+
+// below tells whether a layer under the last one has a file of that name,
+// which would come into force if the last layer's were merely removed.
+func below(configPath []string, name string) bool {
+	for _, layer := range configPath[:len(configPath)-1] {
+		if _, err := os.Lstat(filepath.Join(layer, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// without is the rule's text less the lines that name the key.
+func (r Rule) without(configPath []string, key string) ([]byte, error) {
+	data, err := conf.ReadFile(r.File, conf.MaxFile)
+	if err != nil {
+		return nil, err
+	}
+	sections, err := conf.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	keys := keyring{configPath: configPath, seen: map[string]keyResult{}}
+	lines := strings.SplitAfter(string(data), "\n")
+	for _, s := range sections {
+		for _, kv := range s.Keys {
+			if k, err := keys.load(kv.Value); kv.Key == "Key" && err == nil && k.is(key) {
+				lines[kv.Line-1] = ""
+			}
+		}
+	}
+	return []byte(strings.Join(lines, "")), nil
+}
