@@ -147,7 +147,7 @@ func readStatement(c *claim, payload []byte) error {
 	}
 	if predicate != SignPredicate {
 		c.what = "attestation"
-		return fmt.Errorf("an attestation of type %s says something about the image, but does not sign it", clip(predicate))
+		return fmt.Errorf("its type %s says something about the image, but does not sign it", clip(predicate))
 	}
 	if t, err := st.str("_type"); err != nil || t != StatementType {
 		return fmt.Errorf("statement of type %q is not %s", clip(t), StatementType)

@@ -64,6 +64,7 @@ type Finding struct {
 	What   string        `json:"what"`
 	Why    string        `json:"why"`
 	Counts bool          `json:"counts"`
+	Mend   string        `json:"mend,omitempty"` // what would make it count, where that is one line of the rule
 }
 
 // RuleRef names a rule for people.
@@ -254,6 +255,12 @@ type claim struct {
 	check  func(Subject, Rule) error
 }
 
+// mendable is a reason that one line in the rule would remove.
+type mendable struct{ why, line string }
+
+func (m *mendable) Error() string { return m.why }
+
+
 // examine judges one signature under the matching rules.
 func (m Match) examine(s Subject, sig Signature) (Finding, *Signer) {
 	f := Finding{Format: clip(sig.Format), Digest: sig.Digest, What: "signature"}
@@ -274,16 +281,27 @@ func (m Match) examine(s Subject, sig Signature) (Finding, *Signer) {
 		f.Why = m.nobody(c)
 		return f, nil
 	}
-	if err := c.check(s, *rule); err != nil {
+	if err := c.admit(s, *rule); err != nil {
 		f.Why = fmt.Sprintf("signed with %s, but %s", key.name(), err)
-		return f, nil
-	}
-	if c.logged && rule.Transparency != TransparencyIgnore {
-		f.Why = fmt.Sprintf("signed with %s, but carries a transparency log entry, which this version of gantry cannot verify (Transparency=ignore in %s takes the key alone)", key.name(), rule.File)
+		var m *mendable
+		if errors.As(err, &m) {
+			f.Mend = fmt.Sprintf("write %s in %s", m.line, rule.File)
+		}
 		return f, nil
 	}
 	f.Why, f.Counts = "signed with "+key.name(), true
 	return f, &Signer{Format: sig.Format, KeyID: key.ID, KeyFile: key.File}
+}
+
+// admit checks what the rule whose key signed asks beyond the signature.
+func (c claim) admit(s Subject, r Rule) error {
+	if err := c.check(s, r); err != nil {
+		return err
+	}
+	if c.logged && r.Transparency != TransparencyIgnore {
+		return &mendable{"it carries a transparency log entry, which this version of gantry cannot verify", "Transparency=ignore"}
+	}
+	return nil
 }
 
 // verify tries the key the signature hints at first, then the others: the

@@ -51,7 +51,7 @@ func readLegacy(sig Signature) (claim, error) {
 		}
 		want := legacyName(s.Name, r)
 		if got := repositoryOf(ref); got != want {
-			return fmt.Errorf("it signs the repository %s, not %s (for a mirror: SignedAs= in the rule)", clip(got), want)
+			return &mendable{fmt.Sprintf("it signs the repository %s, not %s", clip(got), want), signedAs(got, s.Name, r)}
 		}
 		return nil
 	}
@@ -115,6 +115,15 @@ func legacyName(name string, r Rule) string {
 		return name
 	}
 	return r.SignedAs + strings.TrimPrefix(name, r.Prefix)
+}
+
+// signedAs is the line that would make a payload for got count under name: the
+// counterpart of the rule's prefix where name ends as got does, else of name.
+func signedAs(got, name string, r Rule) string {
+	if as, ok := strings.CutSuffix(got, strings.TrimPrefix(name, r.Prefix)); ok {
+		return "SignedAs=" + clip(as)
+	}
+	return "SignedAs=" + clip(got) + " and Prefix=" + name
 }
 
 // repositoryOf strips tag and digest from a docker-reference and spells it as

@@ -49,20 +49,41 @@ func (v Verdict) Explain() string {
 	for i, k := range v.Keys {
 		line(once("keys", i), strings.TrimSpace(k.KeyFile+" "+k.KeyID))
 	}
-	if len(v.Findings) == 0 {
-		line("found", "no signature")
-	}
-	for i, f := range v.Findings {
-		if i == maxFindingsShown {
-			line("", fmt.Sprintf("and %d more", len(v.Findings)-i))
-			break
-		}
-		line(once("found", i), f.String())
+	for i, text := range v.found() {
+		line(once("found", i), text)
 	}
 	if v.Hint != "" {
 		line("mend", v.Hint)
 	}
 	return b.String()
+}
+
+// found is one line for each thing found, equal ones once.
+func (v Verdict) found() []string {
+	if len(v.Findings) == 0 {
+		return []string{"no signature"}
+	}
+	var lines []string
+	times := map[string]int{}
+	for _, f := range v.Findings {
+		s := f.String()
+		if times[s]++; times[s] == 1 {
+			lines = append(lines, s)
+		}
+	}
+	more := len(lines) - maxFindingsShown
+	if more > 0 {
+		lines = lines[:maxFindingsShown]
+	}
+	for i, s := range lines {
+		if n := times[s]; n > 1 {
+			lines[i] = fmt.Sprintf("%s (%d times)", s, n)
+		}
+	}
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
 }
 
 func once(label string, i int) string {
@@ -141,7 +162,7 @@ func (v Verdict) withHint() Verdict {
 			v.Hint = "gantry sign --key KEY " + ref + " && " + v.Hint
 		}
 	case ReasonClosed:
-		v.Hint = "mend " + v.Rule.File + ", then gantry trust explain " + ref
+		v.Hint = "correct " + v.Rule.File + ", then gantry trust explain " + ref
 	case ReasonReject:
 		v.Hint = "none, unless the administrator takes " + v.Rule.File + " away"
 	case ReasonUnsigned, ReasonTooMany:
@@ -151,6 +172,12 @@ func (v Verdict) withHint() Verdict {
 		}
 	case ReasonUntrusted:
 		v.Hint = "gantry trust add --prefix " + quote(v.Rule.Prefix) + " KEY.pub, if you trust whoever signed it, or gantry sign --key KEY " + ref
+		for _, f := range v.Findings {
+			if f.Mend != "" {
+				v.Hint = f.Mend + ", if that is what you trust"
+				break
+			}
+		}
 	case ReasonMalformed:
 		v.Hint = "gantry fetch " + ref
 	}

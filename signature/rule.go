@@ -151,7 +151,7 @@ func (p *ruleParser) unknown(kv conf.KeyValue) {
 		return
 	}
 	for _, known := range []string{"Prefix", "Accept", "Key", "Transparency", "SignedAs"} {
-		if strings.EqualFold(kv.Key, known) || strings.EqualFold(kv.Key, known+"s") {
+		if len(kv.Key) >= 3 && strings.EqualFold(kv.Key[:3], known[:3]) {
 			p.fail(kv.Line, "%s= is not known; did you mean %s=?", clip(kv.Key), known)
 			return
 		}
@@ -311,7 +311,7 @@ func (k *keyring) read(name string) (Key, error) {
 		return Key{}, errors.New("name a file in trust/keys, without directories")
 	}
 	file, data, err := conf.Read(k.configPath, filepath.Join("trust/keys", name), maxKeyFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && file == "" {
 		return Key{}, fmt.Errorf("no such key in trust/keys of %s", strings.Join(k.configPath, ", "))
 	}
 	if err != nil {

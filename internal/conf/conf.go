@@ -95,6 +95,9 @@ func (l *loader) layer(layer, subdir string) error {
 	for _, name := range names {
 		f := File{Name: name, Path: filepath.Join(dir, name)}
 		data, err := l.inspect.read(f.Path, MaxFile)
+		if gone(f.Path, err) {
+			continue // removed since it was listed
+		}
 		f.Sections, f.Problem = Parse(data)
 		if err != nil {
 			f.Problem = err
@@ -134,7 +137,8 @@ func (l *loader) inForce() []File {
 
 // Read returns the file rel of the highest layer that has it, with the same
 // checks of ownership as Load. It returns the path it was read from, also when
-// it could not be believed, and fs.ErrNotExist when no layer has it.
+// it could not be believed, and no path with fs.ErrNotExist when no layer has it
+// or the highest one masks it.
 func Read(configPath []string, rel string, max int64) (path string, data []byte, err error) {
 	if rel == "" || !filepath.IsLocal(rel) {
 		return "", nil, fmt.Errorf("read configuration: %q is not a file below the configuration path", rel)
@@ -143,15 +147,25 @@ func Read(configPath []string, rel string, max int64) (path string, data []byte,
 	for _, layer := range slices.Backward(configPath) {
 		path = filepath.Join(layer, rel)
 		data, err = in.read(path, max)
-		if errors.Is(err, fs.ErrNotExist) {
+		if gone(path, err) {
 			continue
 		}
 		if err == nil && len(data) == 0 {
-			return path, nil, fmt.Errorf("%s is masked: %w", path, fs.ErrNotExist)
+			return "", nil, fmt.Errorf("%s is masked: %w", path, fs.ErrNotExist)
 		}
 		return path, data, err
 	}
 	return "", nil, fmt.Errorf("%s: %w", rel, fs.ErrNotExist)
+}
+
+// gone tells a file that is not there from a link that leads nowhere: the
+// first is no answer, the second hides one.
+func gone(path string, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // ReadFile reads one file by its absolute path with the same checks.
