@@ -7,6 +7,8 @@ package compile
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -33,11 +35,29 @@ func Compile(sp *specs.LinuxSeccomp) ([]byte, error) {
 			return nil, fmt.Errorf("seccomp.syscalls[%d]: %w", i, err)
 		}
 	}
-	program, err := c.filter.ExportBPFMem()
+	program, err := export(c.filter)
 	if err != nil {
 		return nil, fmt.Errorf("generate filter: %w", err)
 	}
 	return withPrologue(sp, c.known(), program)
+}
+
+// export returns the program by way of a file in memory: writing to memory
+// itself came with libseccomp 2.6.
+func export(f *libseccomp.ScmpFilter) ([]byte, error) {
+	fd, err := unix.MemfdCreate("filter", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "filter")
+	defer file.Close()
+	if err := f.ExportBPF(file); err != nil {
+		return nil, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(file)
 }
 
 type compiler struct {
@@ -80,7 +100,7 @@ func (c *compiler) prepare(sp *specs.LinuxSeccomp) error {
 		return err
 	}
 	for _, name := range sp.Architectures {
-		token, err := libseccomp.GetArchFromString(strings.ToLower(strings.TrimPrefix(string(name), "SCMP_ARCH_")))
+		token, err := tokenOf(name)
 		if err != nil {
 			return fmt.Errorf("seccomp.architectures: libseccomp %s does not know %s", Version(), name)
 		}
@@ -117,8 +137,19 @@ func (c *compiler) addArch(name specs.Arch, token libseccomp.ScmpArch) error {
 	return nil
 }
 
+// tokenOf returns libseccomp's architecture for the specification's name.
+func tokenOf(name specs.Arch) (libseccomp.ScmpArch, error) {
+	return libseccomp.GetArchFromString(strings.ToLower(strings.TrimPrefix(string(name), "SCMP_ARCH_")))
+}
+
+// ociArch is the way back. The binding's own names are those of Go (amd64).
 func ociArch(token libseccomp.ScmpArch) specs.Arch {
-	return specs.Arch("SCMP_ARCH_" + strings.ToUpper(token.String()))
+	for name := range auditArches() {
+		if t, err := tokenOf(name); err == nil && t == token {
+			return name
+		}
+	}
+	return specs.Arch(token.String())
 }
 
 // known returns the highest numbers that were named.
@@ -203,7 +234,7 @@ func conditions(args []specs.LinuxSeccompArg) ([][]libseccomp.ScmpCondition, err
 	for i, a := range args {
 		twice = twice || seen[a.Index]
 		seen[a.Index] = true
-		op, ok := operators[a.Op]
+		op, ok := operator(a.Op)
 		if !ok {
 			return nil, fmt.Errorf("args[%d].op: %q is unknown", i, a.Op)
 		}
@@ -230,14 +261,17 @@ func conditions(args []specs.LinuxSeccompArg) ([][]libseccomp.ScmpCondition, err
 	return sets, nil
 }
 
-var operators = map[specs.LinuxSeccompOperator]libseccomp.ScmpCompareOp{
-	specs.OpNotEqual:     libseccomp.CompareNotEqual,
-	specs.OpLessThan:     libseccomp.CompareLess,
-	specs.OpLessEqual:    libseccomp.CompareLessOrEqual,
-	specs.OpEqualTo:      libseccomp.CompareEqual,
-	specs.OpGreaterEqual: libseccomp.CompareGreaterEqual,
-	specs.OpGreaterThan:  libseccomp.CompareGreater,
-	specs.OpMaskedEqual:  libseccomp.CompareMaskedEqual,
+func operator(op specs.LinuxSeccompOperator) (libseccomp.ScmpCompareOp, bool) {
+	found, ok := map[specs.LinuxSeccompOperator]libseccomp.ScmpCompareOp{
+		specs.OpNotEqual:     libseccomp.CompareNotEqual,
+		specs.OpLessThan:     libseccomp.CompareLess,
+		specs.OpLessEqual:    libseccomp.CompareLessOrEqual,
+		specs.OpEqualTo:      libseccomp.CompareEqual,
+		specs.OpGreaterEqual: libseccomp.CompareGreaterEqual,
+		specs.OpGreaterThan:  libseccomp.CompareGreater,
+		specs.OpMaskedEqual:  libseccomp.CompareMaskedEqual,
+	}[op]
+	return found, ok
 }
 
 func action(a specs.LinuxSeccompAction, ret *uint) (libseccomp.ScmpAction, error) {

@@ -31,7 +31,12 @@ const x32Bit = 0x4000_0000
 
 // auditArch returns the architecture word of struct seccomp_data.
 func auditArch(a specs.Arch) (uint32, bool) {
-	n, ok := map[specs.Arch]uint32{
+	n, ok := auditArches()[a]
+	return n, ok
+}
+
+func auditArches() map[specs.Arch]uint32 {
+	return map[specs.Arch]uint32{
 		specs.ArchX86:         unix.AUDIT_ARCH_I386,
 		specs.ArchX86_64:      unix.AUDIT_ARCH_X86_64,
 		specs.ArchX32:         unix.AUDIT_ARCH_X86_64,
@@ -55,8 +60,7 @@ func auditArch(a specs.Arch) (uint32, bool) {
 		specs.ArchM68K:        unix.AUDIT_ARCH_M68K,
 		specs.ArchSH:          unix.AUDIT_ARCH_SH,
 		specs.ArchSHEB:        unix.AUDIT_ARCH_SH,
-	}[a]
-	return n, ok
+	}
 }
 
 // wantsPrologue reports whether unknown calls would be denied as if they were
