@@ -35,7 +35,7 @@ const (
 // free text: data to show, escaped, and never to act on.
 func ParseConfig(b []byte, layers int) (ispec.Image, error) {
 	var c ispec.Image
-	if err := decodeStrict(b, MaxConfig, configShape(), &c); err != nil {
+	if _, err := decodeStrict(b, MaxConfig, configShape(), &c); err != nil {
 		return ispec.Image{}, fmt.Errorf("image configuration: %w", err)
 	}
 	if err := checkConfig(c, layers); err != nil {

@@ -5,9 +5,11 @@ package image
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -90,18 +92,17 @@ func ParseManifest(b []byte, mediaType string) (ispec.Manifest, error) {
 // like have other configurations and layers. It is as strict as ParseManifest
 // about everything else.
 func ParseArtifact(b []byte, mediaType string) (ispec.Manifest, error) {
-	mt, kind, err := detect(b, mediaType)
+	o, kind, err := detect(b, mediaType)
 	if err != nil {
 		return ispec.Manifest{}, err
 	}
 	if kind != KindManifest {
 		return ispec.Manifest{}, fmt.Errorf("%s where a manifest must be", kind)
 	}
-	var m ispec.Manifest
-	if err := decodeStrict(b, MaxManifest, manifestShape(), &m); err != nil {
-		return ispec.Manifest{}, fmt.Errorf("manifest: %w", err)
+	m := ispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: o.MediaType, ArtifactType: o.ArtifactType,
+		Config: o.Config, Layers: o.Layers, Subject: o.Subject, Annotations: o.Annotations,
 	}
-	m.MediaType = mt
 	if err := checkManifest(m); err != nil {
 		return ispec.Manifest{}, fmt.Errorf("manifest: %w", err)
 	}
@@ -111,63 +112,61 @@ func ParseArtifact(b []byte, mediaType string) (ispec.Manifest, error) {
 // ParseIndex reads an image index or a Docker manifest list. mediaType is as
 // for DetectKind. What the entries point to may well not exist.
 func ParseIndex(b []byte, mediaType string) (ispec.Index, error) {
-	mt, kind, err := detect(b, mediaType)
+	o, kind, err := detect(b, mediaType)
 	if err != nil {
 		return ispec.Index{}, err
 	}
 	if kind != KindIndex {
 		return ispec.Index{}, fmt.Errorf("%s where an index must be", kind)
 	}
-	var x ispec.Index
-	if err := decodeStrict(b, MaxManifest, indexShape(), &x); err != nil {
-		return ispec.Index{}, fmt.Errorf("index: %w", err)
+	x := ispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: o.MediaType, ArtifactType: o.ArtifactType,
+		Manifests: o.Manifests, Subject: o.Subject, Annotations: o.Annotations,
 	}
-	x.MediaType = mt
 	if err := checkIndex(x); err != nil {
 		return ispec.Index{}, fmt.Errorf("index: %w", err)
 	}
 	return x, nil
 }
 
-// outline is what tells the kinds of documents apart. Only presence counts, so
-// the values stay undecoded; "null" is present.
-type outline struct {
-	SchemaVersion *int    `json:"schemaVersion"`
-	MediaType     string  `json:"mediaType"`
-	Config        present `json:"config"`
-	Layers        present `json:"layers"`
-	Manifests     present `json:"manifests"`
-	FSLayers      present `json:"fsLayers"`
-	Blobs         present `json:"blobs"`
+// document is a manifest and an index at once, so that one reading decides
+// which of them it is. members tells what was there, null or not.
+type document struct {
+	SchemaVersion *int               `json:"schemaVersion"`
+	MediaType     string             `json:"mediaType"`
+	ArtifactType  string             `json:"artifactType"`
+	Config        ispec.Descriptor   `json:"config"`
+	Layers        []ispec.Descriptor `json:"layers"`
+	Manifests     []ispec.Descriptor `json:"manifests"`
+	Subject       *ispec.Descriptor  `json:"subject"`
+	Annotations   map[string]string  `json:"annotations"`
+
+	members []string
 }
 
-// present notes that a member was there, whatever its value.
-type present bool
+func (o document) has(name string) bool { return slices.Contains(o.members, name) }
 
-// UnmarshalJSON is called for any value, null included.
-func (p *present) UnmarshalJSON([]byte) error {
-	*p = true
-	return nil
-}
-
-func detect(b []byte, mediaType string) (string, Kind, error) {
-	var o outline
-	if err := decodeStrict(b, MaxManifest, outlineShape(), &o); err != nil {
-		return "", KindUnknown, fmt.Errorf("manifest or index: %w", err)
+// detect reads b and returns it with its MediaType set to what everybody agrees
+// on.
+func detect(b []byte, mediaType string) (document, Kind, error) {
+	var o document
+	var err error
+	if o.members, err = decodeStrict(b, MaxManifest, documentShape(), &o); err != nil {
+		return document{}, KindUnknown, fmt.Errorf("manifest or index: %w", err)
 	}
 	said := contentType(mediaType)
 	if err := refuseSchema1(o, said); err != nil {
-		return "", KindUnknown, err
+		return document{}, KindUnknown, err
 	}
 	if o.SchemaVersion == nil || *o.SchemaVersion != 2 {
-		return "", KindUnknown, errors.New("manifest or index: schemaVersion is not 2")
+		return document{}, KindUnknown, errors.New("manifest or index: schemaVersion is not 2")
 	}
 	kind, err := o.kind()
 	if err != nil {
-		return "", KindUnknown, err
+		return document{}, KindUnknown, err
 	}
-	mt, err := o.agree(kind, said)
-	return mt, kind, err
+	o.MediaType, err = o.agree(kind, said)
+	return o, kind, err
 }
 
 // contentType strips the parameters off a Content-Type. Its case does not
@@ -177,8 +176,8 @@ func contentType(s string) string {
 	return strings.ToLower(strings.TrimSpace(s))
 }
 
-func refuseSchema1(o outline, said string) error {
-	old := o.SchemaVersion != nil && *o.SchemaVersion == 1 || bool(o.FSLayers)
+func refuseSchema1(o document, said string) error {
+	old := o.SchemaVersion != nil && *o.SchemaVersion == 1 || o.has("fsLayers")
 	for _, mt := range []string{said, o.MediaType} {
 		old = old || mt == mediaTypeDockerSchema1Old || strings.HasPrefix(mt, mediaTypeDockerSchema1)
 	}
@@ -189,22 +188,22 @@ func refuseSchema1(o outline, said string) error {
 }
 
 // kind decides by shape.
-func (o outline) kind() (Kind, error) {
+func (o document) kind() (Kind, error) {
 	switch {
-	case bool(o.Layers || o.Config) && bool(o.Manifests):
+	case (o.has("layers") || o.has("config")) && o.has("manifests"):
 		return KindUnknown, errors.New("manifest or index: has members of both (layers or config, and manifests)")
-	case bool(o.Blobs):
+	case o.has("blobs"):
 		return KindUnknown, errors.New("manifest: the artifact manifest with blobs was withdrawn from the specification and is not supported")
-	case bool(o.Manifests):
+	case o.has("manifests"):
 		return KindIndex, nil
-	case bool(o.Layers && o.Config):
+	case o.has("layers") && o.has("config"):
 		return KindManifest, nil
 	}
 	return KindUnknown, errors.New("manifest or index: has neither config and layers nor manifests")
 }
 
 // agree returns the media type when all sources that speak say the same.
-func (o outline) agree(kind Kind, said string) (string, error) {
+func (o document) agree(kind Kind, said string) (string, error) {
 	mt := o.MediaType
 	switch {
 	case mt == "" && said == "" && kind == KindManifest:
@@ -219,7 +218,7 @@ func (o outline) agree(kind Kind, said string) (string, error) {
 	if got := KindOf(mt); got == KindUnknown {
 		return "", fmt.Errorf("%s: media type %s is not supported", kind, quote(mt))
 	} else if got != kind {
-		return "", fmt.Errorf("%s: media type %s is that of a %s", kind, quote(mt), got)
+		return "", fmt.Errorf("%s: media type %s means: %s", kind, quote(mt), got)
 	}
 	if o.MediaType == "" && (mt == MediaTypeDockerManifest || mt == MediaTypeDockerList) {
 		return "", fmt.Errorf("%s: no mediaType member, which Docker's format has always", kind)
@@ -231,7 +230,7 @@ func (o outline) agree(kind Kind, said string) (string, error) {
 // with a digest, and unlike any other index it may be empty.
 func ParseLayout(b []byte) (ispec.Index, error) {
 	var x ispec.Index
-	if err := decodeStrict(b, MaxLayout, indexShape(), &x); err != nil {
+	if _, err := decodeStrict(b, MaxLayout, indexShape(), &x); err != nil {
 		return ispec.Index{}, err
 	}
 	if x.SchemaVersion != 2 {

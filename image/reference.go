@@ -211,7 +211,7 @@ func checkWhole(rest string, d digest.Digest) error {
 		return errors.New("empty name")
 	case ValidDigest(digest.Digest(rest)) == nil:
 		return errors.New("a digest alone names no repository; write NAME@" + rest)
-	case len(rest) == 64 && isHex(rest):
+	case d == "" && len(rest) == 64 && isHex(rest):
 		return errors.New("64 hexadecimal digits are an identifier, not a name")
 	case strings.HasPrefix(rest, "/"):
 		return errors.New("starts with a slash; a directory is written oci:" + rest)

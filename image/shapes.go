@@ -2,14 +2,8 @@
 
 package image
 
-// The shapes are built when they are needed: a launch parses three documents,
+// The shapes are built when they are needed: a launch parses a few documents,
 // and a process that parses none pays nothing.
-
-func outlineShape() *shape {
-	return &shape{members: map[string]*shape{
-		"schemaVersion": nil, "mediaType": nil, "config": nil, "layers": nil, "manifests": nil, "fsLayers": nil, "blobs": nil,
-	}}
-}
 
 func platformShape() *shape {
 	return &shape{members: map[string]*shape{
@@ -24,10 +18,14 @@ func descriptorShape() *shape {
 	}}
 }
 
-func manifestShape() *shape {
+// documentShape is that of manifests and indexes together, with the members of
+// formats that were withdrawn, so that none of them hides behind another case.
+func documentShape() *shape {
 	d := descriptorShape()
 	return &shape{members: map[string]*shape{
-		"schemaVersion": nil, "mediaType": nil, "artifactType": nil, "config": d, "layers": {each: d}, "subject": d, "annotations": nil,
+		"schemaVersion": nil, "mediaType": nil, "artifactType": nil, "annotations": nil,
+		"config": d, "layers": {each: d}, "manifests": {each: d}, "subject": d,
+		"fsLayers": nil, "blobs": nil,
 	}}
 }
 

@@ -30,22 +30,23 @@ type shape struct {
 	each    *shape            // of an array's elements
 }
 
-// decodeStrict checks b against s and decodes it into v.
-func decodeStrict(b []byte, most int, s *shape, v any) error {
+// decodeStrict checks b against s and decodes it into v. It returns the names of
+// the members of the document.
+func decodeStrict(b []byte, most int, s *shape, v any) ([]string, error) {
 	if len(b) > most {
-		return fmt.Errorf("%d bytes, at most %d are read", len(b), most)
+		return nil, fmt.Errorf("%d bytes, at most %d are read", len(b), most)
 	}
 	if !utf8.Valid(b) {
-		return errors.New("not UTF-8")
+		return nil, errors.New("not UTF-8")
 	}
 	w := walker{b: b, values: maxValues}
 	if err := w.document(s); err != nil {
-		return err
+		return nil, err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("decode JSON: %w", err)
+		return nil, fmt.Errorf("decode JSON: %w", err)
 	}
-	return nil
+	return w.top, nil
 }
 
 // walker reads JSON once from front to back. It is exact about structure and
@@ -56,6 +57,7 @@ type walker struct {
 	i      int
 	values int
 	path   []string
+	top    []string
 }
 
 func (w *walker) document(s *shape) error {
@@ -121,6 +123,9 @@ func (w *walker) object(s *shape) error {
 			return w.syntax("a colon")
 		}
 		w.i++
+		if len(w.path) == 0 {
+			w.top = append(w.top, name)
+		}
 		w.path = append(w.path, name)
 		if err := w.value(below); err != nil {
 			return err

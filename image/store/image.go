@@ -48,11 +48,8 @@ func (s *Store) Image(d ispec.Descriptor, p ispec.Platform) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	kind, err := image.DetectKind(b, d.MediaType)
-	if err != nil {
-		return Image{}, err
-	}
-	if kind == image.KindIndex {
+	// Parsing refuses what is not of the kind that the descriptor says.
+	if image.KindOf(d.MediaType) == image.KindIndex {
 		if img.ManifestDescriptor, err = choose(b, d.MediaType, p); err != nil {
 			return Image{}, err
 		}
