@@ -27,7 +27,7 @@ help: ## list the targets
 
 build: ## static, reproducible executables in bin/
 	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PURE))
-	CGO_ENABLED=1 go build $(GOFLAGS_STATIC) -tags netgo,osusergo,static -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"' -o $(BIN)/ ./cmd/gantry-seccomp
+	CGO_ENABLED=1 go build $(GOFLAGS_STATIC) -tags libseccomp,netgo,osusergo -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"' -o $(BIN)/ ./cmd/gantry-seccomp
 
 test-programs:
 	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -ldflags '-s -w' -o $(BIN)/tests/ $(addprefix ./tests/cmd/,$(PROGRAMS))

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced. Go tools by exact version, built once into the cache.
+# shellcheck shell=bash
+
+cache=${GANTRY_TEST_CACHE:-$HOME/.cache/gantry-test}
+
+# go_tool NAME MODULE VERSION [PACKAGE] puts NAME on PATH by way of the cache.
+go_tool() {
+	local name=$1 module=$2 version=$3 package=${4:-$2} dir
+	dir=$cache/bin
+	mkdir -p "$dir"
+	if [ ! -x "$dir/$name" ] || [ "$(go version -m "$dir/$name" 2>/dev/null | awk -v m="$module" '$1 == "mod" && $2 == m {print $3}')" != "$version" ]; then
+		echo "setup: building $name $version, once"
+		GOFLAGS= CGO_ENABLED=0 GOBIN=$dir go install "$package@$version" </dev/null
+	fi
+}
+
+tools_lint() {
+	go_tool golangci-lint github.com/golangci/golangci-lint/v2 v2.15.0 github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	go_tool govulncheck golang.org/x/vuln v1.1.4 golang.org/x/vuln/cmd/govulncheck
+	go_tool gofumpt mvdan.cc/gofumpt v0.9.2
+}
+
+tools_interop() {
+	go_tool crane github.com/google/go-containerregistry v0.22.1 github.com/google/go-containerregistry/cmd/crane
+	[ -x "$cache/bin/cosign" ] || echo "setup: cosign takes about twelve minutes on two cores, once"
+	go_tool cosign github.com/sigstore/cosign/v3 v3.1.3 github.com/sigstore/cosign/v3/cmd/cosign
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# usage: run.sh WORK-DIRECTORY
+# Packs what is tested, boots the Debian 13 guest on it, and prints what its
+# tests said in the form of "go test -json". What belongs to no test goes to
+# standard error. The console of a guest that failed is kept in the cache.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+work=$1
+cache=${GANTRY_TEST_CACHE:-$HOME/.cache/gantry-test}
+suite=$work/suite
+mkdir -p "$suite"
+
+# Pure packages say the same on every kernel; the others need what a guest
+# without a network, a Go toolchain or other tools does not have.
+leave='/(image|signature|signature/sign|stage0/bundle|stage0/bundle/.*|internal/(conf|version|wire|undo)|docs/.*|cmd/.*|tests|tests/(interop|readme|bench|cmd/.*|built|imagetest))$'
+
+echo "vm: compiling tests" >&2
+cp -r bin "$suite/bin"
+module=$(go list -m)
+while read -r package dir; do
+	place=$suite/tests/${package#"$module"/}
+	mkdir -p "$place"
+	flags=()
+	cgo=0
+	if [[ $package == */seccomp/compile ]]; then
+		cgo=1 flags=(-tags libseccomp,netgo,osusergo)
+		CGO_ENABLED=$cgo go test -c -trimpath -ldflags '-s -w -linkmode external -extldflags -static' "${flags[@]}" -o "$place/test" "$package" >&2
+	else
+		CGO_ENABLED=$cgo go test -c -trimpath -ldflags '-s -w' -o "$place/test" "$package" >&2
+	fi
+	[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$place/"
+done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | grep . | grep -vE "$leave "'|'"${leave%\$} ")
+[ ! -d "$cache/images" ] || cp -r "$cache/images" "$suite/images"
+install -m 0755 "$here/guest-run" "$suite/run"
+
+status=0
+"$here/boot.sh" "$suite" "$work/report" >&2 || status=$?
+if [ "$status" != 0 ]; then
+	mkdir -p "$cache/vm-failed"
+	cp "$work/report" "$work/report.console" "$cache/vm-failed/"
+	echo "vm: kept the report and the console in $cache/vm-failed" >&2
+fi
+
+# The report is one section for each package.
+mkdir -p "$work/sections"
+awk -v dir="$work/sections" '
+	/^%% package / { n++; file = sprintf("%s/%03d", dir, n); print $3 > file; next }
+	/^%% end/ { close(file); file = ""; next }
+	file { print > file; next }
+	{ print > "/dev/stderr" }' "$work/report"
+for section in "$work"/sections/*; do
+	[ -e "$section" ] || continue
+	package=$(head -n 1 "$section")
+	tail -n +2 "$section" | go tool test2json -t -p "$module/$package"
+done
+exit "$status"
