@@ -98,22 +98,23 @@ func run(ctx context.Context, compiler string, section []byte) ([]byte, error) {
 	var out, complaint atMostFilter
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
-		if text := strings.TrimSpace(complaint.String()); text != "" {
+		if text := strings.TrimSpace(complaint.buf.String()); text != "" {
 			return nil, errors.New(strings.TrimPrefix(text, Compiler+": "))
 		}
 		return nil, err
 	}
-	return out.Bytes(), plausible(out.Bytes())
+	return out.buf.Bytes(), plausible(out.buf.Bytes())
 }
 
-// atMostFilter collects no more than a filter can have.
-type atMostFilter struct{ bytes.Buffer }
+// atMostFilter collects no more than a filter can have. The buffer is not
+// embedded: its ReadFrom would pass by the bound.
+type atMostFilter struct{ buf bytes.Buffer }
 
 func (b *atMostFilter) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxFilter {
+	if b.buf.Len()+len(p) > maxFilter {
 		return 0, fmt.Errorf("more than %d bytes", maxFilter)
 	}
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }
 
 // plausible checks what the kernel would refuse late and without a word: the
