@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package confine is what a gantry-fetch worker does to itself before it
+// looks at the first foreign byte: foreign descriptors closed, limits, an
+// empty root, a user of its own, no privileges and no way to get any,
+// Landlock, a system-call allow-list. Each step is read back; a step that did
+// not happen ends the worker, except Landlock, which older kernels lack and
+// which is reported.
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Profile is what one kind of worker may have.
+type Profile struct {
+	Network   bool     // sockets to IPv4 and IPv6; otherwise there is not even a network namespace's worth
+	Files     []string // host files copied, read-only, into the worker's root
+	CABundle  bool     // certificate authorities, copied too
+	OpenFiles uint64
+	Threads   uint64 // RLIMIT_NPROC: exact, since no other process has the worker's user
+	FileSize  uint64 // largest file it may write through donated descriptors
+	Memory    uint64 // RLIMIT_DATA: the hard cap
+	GoMemory  int64  // GOMEMLIMIT: where the collector starts to work hard
+	CPU       uint64 // seconds, 0 for unlimited
+}
+
+// State is what the kernel says after Enter.
+type State struct {
+	UID, GID   int
+	Seccomp    bool
+	Landlock   int
+	NoNewPrivs bool
+	Root       string
+}
+
+// Enter confines the calling process. keep is the highest donated descriptor:
+// everything above it that somebody leaked into us is closed. parent is the
+// process that must outlive us. It must be called first in main, from the
+// main goroutine locked to its thread.
+func Enter(p Profile, keep, parent int) (State, error) {
+	var st State
+	if err := closeForeign(keep); err != nil {
+		return st, err
+	}
+	if err := limit(p); err != nil {
+		return st, err
+	}
+	files, err := gather(p)
+	if err != nil {
+		return st, err
+	}
+	if err := enterRoot(files); err != nil {
+		return st, err
+	}
+	id, err := becomeNobody()
+	if err != nil {
+		return st, err
+	}
+	if err := bindToParent(parent); err != nil {
+		return st, err
+	}
+	if err := noNewPrivs(); err != nil {
+		return st, err
+	}
+	abi, err := restrictPaths(p, len(files) > 0)
+	if err != nil {
+		return st, err
+	}
+	if err := filter(p); err != nil {
+		return st, err
+	}
+	st = State{UID: id, GID: id, Landlock: abi, Root: "empty"}
+	if len(files) > 0 {
+		st.Root = "files"
+	}
+	return st, readBack(&st)
+}
+
+// closeForeign closes what was not donated. The runtime's own epoll and
+// eventfd may already exist and must live.
+func closeForeign(keep int) error {
+	dir, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list descriptors: %w", err)
+	}
+	names, err := dir.Readdirnames(-1)
+	self := int(dir.Fd())
+	dir.Close()
+	if err != nil {
+		return fmt.Errorf("list descriptors: %w", err)
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd <= keep || fd == self {
+			continue
+		}
+		target, err := os.Readlink("/proc/self/fd/" + name)
+		if err != nil || target == "anon_inode:[eventpoll]" || target == "anon_inode:[eventfd]" {
+			continue
+		}
+		unix.Close(fd)
+	}
+	return nil
+}
+
+func limit(p Profile) error {
+	// Past the file size limit write must answer EFBIG, not end the process.
+	signal.Ignore(syscall.SIGXFSZ)
+	debug.SetMemoryLimit(p.GoMemory)
+	limits := []struct {
+		what  int
+		value uint64
+	}{
+		{unix.RLIMIT_CORE, 0},
+		{unix.RLIMIT_MEMLOCK, 0},
+		{unix.RLIMIT_MSGQUEUE, 0},
+		{unix.RLIMIT_NOFILE, p.OpenFiles},
+		{unix.RLIMIT_FSIZE, p.FileSize},
+		{unix.RLIMIT_DATA, p.Memory},
+		{unix.RLIMIT_CPU, p.CPU},
+	}
+	for _, l := range limits {
+		if l.what == unix.RLIMIT_CPU && l.value == 0 {
+			continue
+		}
+		if err := lower(l.what, l.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lower only ever lowers: raising a hard limit needs CAP_SYS_RESOURCE, which
+// root lacks on some hosts. A hard limit of the host below ours stays.
+func lower(what int, value uint64) error {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(what, &r); err != nil {
+		return fmt.Errorf("read limit %d: %w", what, err)
+	}
+	r.Max = min(r.Max, value)
+	r.Cur = r.Max
+	if err := unix.Setrlimit(what, &r); err != nil {
+		return fmt.Errorf("lower limit %d to %d: %w", what, r.Max, err)
+	}
+	return nil
+}
+
+// userBase is the first of the ids workers live under: id = userBase + pid.
+// A process of its own user can neither signal nor trace another worker, and
+// RLIMIT_NPROC counts it alone. 2097152000…2101346304 lies above what subuid
+// (to 600100000), systemd's containers (to 1879048191) and FreeIPA or SSSD
+// (to 2000200000) hand out, and below systemd's foreign range (2147352576).
+const userBase = 2097152000
+
+// becomeNobody gives up root. It also empties the inheritable and ambient
+// sets: leaving uid 0 clears the others.
+func becomeNobody() (int, error) {
+	if os.Getuid() != 0 {
+		return 0, errors.New("the worker has to be started by root to become a user of its own")
+	}
+	id := userBase + os.Getpid()
+	if err := syscall.Setgroups(nil); err != nil {
+		return 0, fmt.Errorf("give up groups: %w", err)
+	}
+	if err := syscall.Setresgid(id, id, id); err != nil {
+		return 0, fmt.Errorf("become group %d (is it mapped in this user namespace?): %w", id, err)
+	}
+	if err := syscall.Setresuid(id, id, id); err != nil {
+		return 0, fmt.Errorf("become user %d (is it mapped in this user namespace?): %w", id, err)
+	}
+	return id, nil
+}
+
+// bindToParent ends the worker with its parent. It comes after the change of
+// user, which clears the setting, and compares afterwards: the parent may
+// have died in between.
+func bindToParent(parent int) error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("bind to parent: %w", err)
+	}
+	if os.Getppid() != parent {
+		return errors.New("the parent is gone")
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("become undumpable: %w", err)
+	}
+	return nil
+}
+
+// noNewPrivs reaches every thread the runtime already has.
+func noNewPrivs() error {
+	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
+		return fmt.Errorf("set no_new_privs: %w", e)
+	}
+	return nil
+}
+
+// readBack trusts the kernel's answer, not our own calls.
+func readBack(st *State) error {
+	ruid, euid, suid := unix.Getresuid()
+	rgid, egid, sgid := unix.Getresgid()
+	for _, id := range []int{ruid, euid, suid, rgid, egid, sgid} {
+		if id != st.UID {
+			return fmt.Errorf("still user or group %d", id)
+		}
+	}
+	if groups, err := unix.Getgroups(); err != nil || len(groups) != 0 {
+		return fmt.Errorf("still in groups %v: %v", groups, err)
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &caps[0]); err != nil || caps != [2]unix.CapUserData{} {
+		return fmt.Errorf("still has capabilities %v: %v", caps, err)
+	}
+	nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err != nil || nnp != 1 {
+		return fmt.Errorf("no_new_privs is %d: %v", nnp, err)
+	}
+	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	if err != nil || mode != unix.SECCOMP_MODE_FILTER {
+		return fmt.Errorf("seccomp mode is %d: %v", mode, err)
+	}
+	st.NoNewPrivs, st.Seccomp = true, true
+	return nil
+}
+
+// SetFileSize lowers the file size limit again once the order is known.
+func SetFileSize(n uint64) error { return lower(unix.RLIMIT_FSIZE, n) }

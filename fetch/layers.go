@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fetch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantryrun/gantry/fetch/wire"
+	"github.com/gantryrun/gantry/image/store"
+	"github.com/gantryrun/gantry/image/tree"
+)
+
+// parallel layers: enough to hide a registry's latency, few enough to bound
+// memory (a converter each).
+const parallel = 4
+
+// convertTime is what a converter may take after its last byte, and for any
+// one write of ours: it works at the speed of its input, so this is for one
+// that stands still.
+const convertTime = 10 * time.Minute
+
+// layers brings every layer that is not here and converts every one that is
+// not converted, each distinct blob once.
+func (f *fetcher) layers(ctx context.Context, img store.Image) ([]tree.Layer, error) {
+	diffIDs := img.Config.RootFS.DiffIDs
+	out := make([]tree.Layer, len(diffIDs))
+	first := map[digest.Digest]int{}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, d := range img.Manifest.Layers {
+		if j, seen := first[d.Digest]; seen {
+			if diffIDs[i] != diffIDs[j] {
+				return nil, errors.Join(f.refuse(fmt.Errorf("layer %s has two diff IDs", d.Digest)), g.Wait())
+			}
+			continue
+		}
+		first[d.Digest] = i
+		f.Progress.Layer(d.Digest, 0, d.Size, Waiting)
+		g.Go(func() error {
+			l, err := f.layer(ctx, d, diffIDs[i])
+			if err != nil {
+				return f.inLayer(d, err)
+			}
+			out[i] = l
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i, d := range img.Manifest.Layers {
+		out[i] = out[first[d.Digest]]
+	}
+	return out, nil
+}
+
+// inLayer names the layer in an error that does not name it yet.
+func (f *fetcher) inLayer(d ispec.Descriptor, err error) error {
+	var p *Problem
+	if errors.As(err, &p) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return f.refuse(fmt.Errorf("layer %s: %w", d.Digest, err))
+}
+
+// layer makes sure of one blob and its conversion. Locks are taken in the
+// order blob, tree, here and in every other gantry, so two fetches of one
+// image wait for each other's work instead of repeating it.
+func (f *fetcher) layer(ctx context.Context, d ispec.Descriptor, diffID digest.Digest) (tree.Layer, error) {
+	w, err := f.Store.Writer(ctx, d)
+	if errors.Is(err, store.ErrExists) {
+		w, err = nil, nil
+	}
+	if err != nil {
+		return tree.Layer{}, err
+	}
+	if w != nil {
+		defer w.Abort()
+	}
+	st, err := f.stage(ctx, d.Digest)
+	if err != nil {
+		return tree.Layer{}, err
+	}
+	if st != nil {
+		defer st.Abort()
+	}
+	if w == nil && st == nil {
+		f.Progress.Layer(d.Digest, d.Size, d.Size, Exists)
+		return f.converted(d.Digest, diffID)
+	}
+	src, err := f.bytes(ctx, d, w != nil)
+	if err != nil {
+		return tree.Layer{}, err
+	}
+	defer src.Close()
+	j := job{f: f, d: d, diffID: diffID, src: src, blob: w, staging: st}
+	l, err := j.run(ctx)
+	if err == nil {
+		f.Progress.Layer(d.Digest, d.Size, d.Size, Done)
+	}
+	return l, err
+}
+
+// stage returns nil when the layer is converted.
+func (f *fetcher) stage(ctx context.Context, blob digest.Digest) (*tree.Staging, error) {
+	if _, ok := f.Trees.Layer(blob); ok {
+		return nil, nil
+	}
+	st, err := f.Trees.Stage(ctx, blob)
+	if errors.Is(err, tree.ErrExists) {
+		return nil, nil
+	}
+	return st, err
+}
+
+// converted returns a layer that is here, if it was converted under the diff
+// ID that this image's configuration gives.
+func (f *fetcher) converted(blob, diffID digest.Digest) (tree.Layer, error) {
+	l, ok := f.Trees.Layer(blob)
+	switch {
+	case !ok:
+		return l, fmt.Errorf("converted layer %s has gone meanwhile; fetch again", blob)
+	case l.DiffID != diffID:
+		return l, fmt.Errorf("wrong diff ID: the configuration says %s, it is %s", diffID, l.DiffID)
+	}
+	return l, nil
+}
+
+func (f *fetcher) bytes(ctx context.Context, d ispec.Descriptor, foreign bool) (io.ReadCloser, error) {
+	if foreign {
+		return f.src.Blob(ctx, d)
+	}
+	return f.Store.Blob(d.Digest)
+}
+
+// job moves one blob: source → hash → store, and source → converter.
+type job struct {
+	f       *fetcher
+	d       ispec.Descriptor
+	diffID  digest.Digest
+	src     io.Reader
+	blob    *store.Writer // nil: it is in the store
+	staging *tree.Staging // nil: it is converted
+	done    int64
+}
+
+func (j *job) run(ctx context.Context) (tree.Layer, error) {
+	if j.staging == nil {
+		if err := j.pump(nil); err != nil {
+			return tree.Layer{}, err
+		}
+		if err := j.blob.Commit(); err != nil {
+			return tree.Layer{}, err
+		}
+		return j.f.converted(j.d.Digest, j.diffID)
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		return tree.Layer{}, fmt.Errorf("make pipe: %w", err)
+	}
+	widen(out)
+	defer out.Close()
+	p, err := launch(ctx, j.f.Libexec, wire.Convert, in, j.staging.Data(), j.staging.Index())
+	in.Close()
+	if err != nil {
+		return tree.Layer{}, err
+	}
+	defer p.stop()
+	return j.convert(p, out)
+}
+
+// convert feeds the worker and believes it only when the blob's digest was
+// right: what it made is then committed under that digest.
+func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
+	limits, err := json.Marshal(j.f.Limits)
+	if err != nil {
+		return tree.Layer{}, fmt.Errorf("encode limits: %w", err)
+	}
+	var sum tree.Summary
+	answer := make(chan error, 1)
+	go func() {
+		answer <- p.order(wire.ConvertStart{MediaType: j.d.MediaType, DiffID: string(j.diffID), Limits: limits}, 0, &sum)
+	}()
+	pumpErr := j.pump(out)
+	out.Close()
+	if errors.Is(pumpErr, errConverter) {
+		// It closed its end or stood still: it has, or is about to have, a reason.
+		p.patience(settleTime)
+		if err := <-answer; err != nil {
+			return tree.Layer{}, err
+		}
+		return tree.Layer{}, pumpErr
+	}
+	if pumpErr != nil {
+		p.kill()
+		<-answer
+		return tree.Layer{}, pumpErr
+	}
+	j.f.Progress.Layer(j.d.Digest, j.d.Size, j.d.Size, Convert)
+	if j.blob != nil {
+		if err := j.blob.Commit(); err != nil {
+			p.kill()
+			<-answer
+			return tree.Layer{}, err
+		}
+	}
+	p.patience(convertTime)
+	if err := <-answer; err != nil {
+		return tree.Layer{}, err
+	}
+	return j.staging.Commit(j.diffID, sum)
+}
+
+// errConverter marks failures of the converter's pipe; its own answer says
+// more.
+var errConverter = errors.New("hand the layer to its converter")
+
+// pump copies exactly the declared bytes to the store and the converter.
+func (j *job) pump(conv *os.File) error {
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := j.src.Read(buf)
+		if n > 0 {
+			if err := j.take(conv, buf[:n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if j.done != j.d.Size {
+		return fmt.Errorf("wrong size: %d bytes where %d must be: %w", j.done, j.d.Size, store.ErrCorrupt)
+	}
+	return nil
+}
+
+func (j *job) take(conv *os.File, b []byte) error {
+	if j.done += int64(len(b)); j.done > j.d.Size {
+		return fmt.Errorf("wrong size: more than the %d bytes the manifest says: %w", j.d.Size, store.ErrCorrupt)
+	}
+	if j.blob != nil {
+		if _, err := j.blob.Write(b); err != nil {
+			return err
+		}
+	}
+	if conv != nil {
+		if err := conv.SetWriteDeadline(time.Now().Add(convertTime)); err != nil {
+			return err
+		}
+		if _, err := conv.Write(b); err != nil {
+			return fmt.Errorf("%w: %w", errConverter, err)
+		}
+	}
+	j.f.Progress.Layer(j.d.Digest, j.done, j.d.Size, Download)
+	return nil
+}
+
+// merge makes the image's tree out of its layers, or finds it.
+func (f *fetcher) merge(ctx context.Context, layers []tree.Layer) (tree.Tree, error) {
+	if t, ok := f.Trees.Tree(layers); ok {
+		return t, nil
+	}
+	st, err := f.Trees.StageImage(ctx, layers)
+	if err != nil {
+		return tree.Tree{}, err
+	}
+	defer st.Abort()
+	limits, err := json.Marshal(f.Limits)
+	if err != nil {
+		return tree.Tree{}, fmt.Errorf("encode limits: %w", err)
+	}
+	in := st.Inputs()
+	p, err := launch(ctx, f.Libexec, wire.Merge, append([]*os.File{st.Out()}, in...)...)
+	if err != nil {
+		return tree.Tree{}, err
+	}
+	defer p.stop()
+	if err := p.order(wire.MergeStart{Layers: len(in), Limits: limits}, mergeTime, nil); err != nil {
+		return tree.Tree{}, f.refuse(fmt.Errorf("merge layers: %w", err))
+	}
+	return st.Commit()
+}

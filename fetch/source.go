@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/fetch/wire"
+	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/internal/version"
+	"github.com/gantryrun/gantry/signature"
+)
+
+// source is where an image comes from. Everything it returns is foreign.
+type source interface {
+	// Resolve says what the reference stands for, if that is cheaper than the
+	// bytes. It is a claim.
+	Resolve(ctx context.Context) (ispec.Descriptor, error)
+	// Manifest returns a manifest or index: what d describes, or, when d is
+	// zero, what the reference names. Bytes are not checked; the media type
+	// is what the source said.
+	Manifest(ctx context.Context, d ispec.Descriptor) (b []byte, mediaType string, err error)
+	// Signatures returns what is attached to any of subjects, and notes on
+	// what was left alone.
+	Signatures(ctx context.Context, subjects []ispec.Descriptor) ([]signature.Signature, []string, error)
+	// Blob streams a blob. Its end is EOF only if the source says that it was
+	// the whole.
+	Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error)
+	Close()
+}
+
+// openSource starts the worker for a reference's transport.
+func openSource(ctx context.Context, r Request) (source, error) {
+	switch r.Ref.Transport {
+	case image.Registry:
+		return openRegistry(ctx, r)
+	case image.Layout, image.OCIArchive:
+		return openLayout(ctx, r)
+	}
+	return nil, fmt.Errorf("transport %q is not supported", r.Ref.Transport)
+}
+
+// registry is a source behind the net worker.
+type registry struct {
+	*client
+	ref  image.Reference
+	auth credentials
+}
+
+func openRegistry(ctx context.Context, r Request) (*registry, error) {
+	cred, err := findCredentials(r.AuthFile, r.Ref.Host, r.Ref.Repository)
+	if err != nil {
+		return nil, err
+	}
+	p, err := launch(ctx, r.Libexec, wire.Net)
+	if err != nil {
+		return nil, err
+	}
+	c, err := converse(p, wire.NetStart{
+		Host: r.Ref.Host, Repository: r.Ref.Repository, Credential: cred.Credential,
+		PlainHTTP: r.Insecure.HTTP, InsecureTLS: r.Insecure.TLS, UserAgent: "gantry/" + version.String(),
+	})
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	return &registry{client: c, ref: r.Ref, auth: cred}, nil
+}
+
+func (s *registry) Close() { s.p.stop() }
+
+// name is the tag or digest by which the registry is asked.
+func (s *registry) name() string {
+	if s.ref.Digest != "" {
+		return string(s.ref.Digest)
+	}
+	return s.ref.Tag
+}
+
+func (s *registry) Resolve(ctx context.Context) (ispec.Descriptor, error) {
+	var c wire.Content
+	if err := s.call(ctx, wire.OpResolve, wire.Named{Reference: s.name()}, &c); err != nil {
+		return ispec.Descriptor{}, s.explain(err)
+	}
+	d := ispec.Descriptor{MediaType: c.MediaType, Digest: digest.Digest(c.Digest), Size: c.Size}
+	return d, image.ValidDigest(d.Digest)
+}
+
+func (s *registry) Manifest(ctx context.Context, d ispec.Descriptor) ([]byte, string, error) {
+	ask := wire.Named{Reference: s.name(), Max: image.MaxManifest}
+	if d.Digest != "" {
+		ask.Reference = string(d.Digest)
+	}
+	st, err := s.stream(ctx, wire.OpManifest, ask)
+	if err != nil {
+		return nil, "", err
+	}
+	defer st.Close()
+	var c wire.Content
+	st.answer = &c
+	b, err := readAll(st, image.MaxManifest)
+	if err != nil {
+		return nil, "", s.explain(err)
+	}
+	return b, c.MediaType, nil
+}
+
+func (s *registry) Signatures(ctx context.Context, subjects []ispec.Descriptor) ([]signature.Signature, []string, error) {
+	st, err := s.stream(ctx, wire.OpSignatures, discovery(subjects))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer st.Close()
+	sigs, notes, err := readSignatures(st)
+	return sigs, notes, s.explain(err)
+}
+
+func (s *registry) Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, error) {
+	st, err := s.stream(ctx, wire.OpBlob, wire.Content{Digest: string(d.Digest), Size: d.Size})
+	if err != nil {
+		return nil, err
+	}
+	return &explained{st, s.explain}, nil
+}
+
+// explained words a stream's errors for people.
+type explained struct {
+	*stream
+	explain func(error) error
+}
+
+func (e *explained) Read(b []byte) (int, error) {
+	n, err := e.stream.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = e.explain(err)
+	}
+	return n, err
+}
+
+// discovery asks for every kind of signature within the bounds of package
+// signature.
+func discovery(subjects []ispec.Descriptor) wire.Discover {
+	d := wire.Discover{Legacy: true, Count: signature.MaxSignatures, Each: signature.MaxSignature, Total: signature.MaxTotal}
+	for _, s := range subjects {
+		d.Subjects = append(d.Subjects, wire.Content{Digest: string(s.Digest), Size: s.Size, MediaType: s.MediaType})
+	}
+	return d
+}
+
+// readSignatures takes in a discovery stream. The worker's frames are bounded
+// again here.
+func readSignatures(st *stream) ([]signature.Signature, []string, error) {
+	var found wire.Discovered
+	st.answer = &found
+	var sigs []signature.Signature
+	err := wire.ReadSignatures(st, func(h wire.SignatureHead, manifest, payload []byte) {
+		sigs = append(sigs, signature.Signature{Format: h.Format, Digest: digest.Digest(h.Digest),
+			Manifest: manifest, Payload: payload, Annotations: h.Annotations})
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, n := range found.Notes {
+		found.Notes[i] = wire.Clean(n, 300)
+	}
+	return sigs, found.Notes[:min(len(found.Notes), 16)], nil
+}
+
+// readAll reads a bounded document.
+func readAll(r io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("more than %d bytes", most)
+	}
+	return b, err
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"encoding/json"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Ready is a worker's first message: what confinement the kernel gave it, as
+// read back from the kernel.
+type Ready struct {
+	UID        int    `json:"uid"`
+	GID        int    `json:"gid"`
+	Seccomp    bool   `json:"seccomp"`
+	Landlock   int    `json:"landlock"` // ABI in force, 0 when the kernel has none
+	NoNewPrivs bool   `json:"noNewPrivs"`
+	Root       string `json:"root"` // "empty" or "files"
+}
+
+// Credential goes to exactly one registry host.
+type Credential struct {
+	Username      string `json:"username,omitempty"`
+	Password      string `json:"password,omitempty"`
+	IdentityToken string `json:"identityToken,omitempty"`
+	RegistryToken string `json:"registryToken,omitempty"`
+}
+
+// Empty reports whether nothing is known for the host.
+func (c Credential) Empty() bool { return c == Credential{} }
+
+// NetStart tells the net worker its one registry and repository.
+type NetStart struct {
+	Host        string     `json:"host"` // canonical: docker.io, registry:5000
+	Repository  string     `json:"repository"`
+	Credential  Credential `json:"credential"`
+	PlainHTTP   bool       `json:"plainHTTP"`   // asked for by --insecure-options=http
+	InsecureTLS bool       `json:"insecureTLS"` // asked for by --insecure-options=tls
+	UserAgent   string     `json:"userAgent"`
+}
+
+// Named asks for a manifest by tag or digest, of at most Max bytes.
+type Named struct {
+	Reference string `json:"reference"`
+	Max       int64  `json:"max,omitempty"`
+}
+
+// Content describes bytes: asked for, or claimed by the source. What is
+// claimed is never believed before it was hashed.
+type Content struct {
+	Digest    string `json:"digest"`
+	Size      int64  `json:"size"`
+	MediaType string `json:"mediaType,omitempty"`
+	Offset    int64  `json:"offset,omitempty"` // in an archive
+	Reference string `json:"reference,omitempty"`
+}
+
+// Discover asks for the signatures attached to any of Subjects.
+type Discover struct {
+	Subjects []Content `json:"subjects"`
+	Legacy   bool      `json:"legacy"` // look at sha256-<hex>.sig too
+	Count    int       `json:"count"`
+	Each     int64     `json:"each"`
+	Total    int64     `json:"total"`
+}
+
+// Discovered ends a stream of signatures. Notes say what was seen and left
+// alone, for the message of a refusal.
+type Discovered struct {
+	Count int      `json:"count"`
+	Notes []string `json:"notes,omitempty"`
+}
+
+// LayoutStart tells the layout worker what to look for. Its one descriptor is
+// the layout's index.json, or the whole archive.
+type LayoutStart struct {
+	Archive bool   `json:"archive"`
+	Tag     string `json:"tag"`
+	Digest  string `json:"digest"`
+	Path    string `json:"path"` // for messages
+}
+
+// ConvertStart is the order for one layer; its descriptors are inherited:
+// compressed bytes at 4, data at 5, index at 6.
+type ConvertStart struct {
+	MediaType string          `json:"mediaType"`
+	DiffID    string          `json:"diffID"`
+	Limits    json.RawMessage `json:"limits"`
+}
+
+// MergeStart is the order for one image; the result's descriptor is 4, the
+// layers' indexes follow, bottom first.
+type MergeStart struct {
+	Layers int             `json:"layers"`
+	Limits json.RawMessage `json:"limits"`
+}
+
+// SignatureHead precedes the bytes of one signature on a discovery pipe.
+type SignatureHead struct {
+	Format      string            `json:"format"`
+	Digest      string            `json:"digest"` // what it is attached to
+	Manifest    int64             `json:"manifest"`
+	Payload     int64             `json:"payload"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// Code classifies a failure so that the parent can say what to do about it.
+type Code string
+
+// Codes.
+const (
+	NotFound     Code = "not-found"
+	Unauthorized Code = "unauthorized"
+	Forbidden    Code = "forbidden"
+	TooMany      Code = "too-many-requests"
+	Server       Code = "server"
+	NoHost       Code = "no-such-host"
+	Refused      Code = "refused"
+	Unreachable  Code = "unreachable"
+	Timeout      Code = "timeout"
+	Cut          Code = "cut"
+	TLS          Code = "tls"
+	Blocked      Code = "blocked" // our own transport rules refused it
+	BadMedia     Code = "media-type"
+	TooBig       Code = "too-big"
+	BadContent   Code = "content"
+	Bad          Code = "bad" // foreign material we refuse
+	Other        Code = "other"
+)
+
+// Error crosses the socket. Text comes from a worker that may be lying, so it
+// is bounded and stripped of anything a terminal would act upon.
+type Error struct {
+	Code   Code   `json:"code"`
+	Status int    `json:"status,omitempty"`
+	Host   string `json:"host,omitempty"`
+	Text   string `json:"text"`
+}
+
+func (e *Error) Error() string { return e.Text }
+
+const maxText = 4 << 10
+
+func (e *Error) clean() {
+	if e == nil {
+		return
+	}
+	e.Text = Clean(e.Text, maxText)
+	e.Host = Clean(e.Host, 255)
+	e.Code = Code(Clean(string(e.Code), 32))
+}
+
+// Clean makes foreign text fit to print: bounded, valid UTF-8, without control
+// characters other than the newline.
+func Clean(s string, limit int) string {
+	if len(s) > limit {
+		s = s[:limit] + "…"
+	}
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}
+
+// Question is what the verify worker is asked, through its pipe: a
+// signature.Policy, a signature.Subject and a list of signature.Signature.
+type Question struct {
+	Policy     json.RawMessage `json:"policy"`
+	Subject    json.RawMessage `json:"subject"`
+	Signatures json.RawMessage `json:"signatures"`
+}
