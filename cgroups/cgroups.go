@@ -26,7 +26,7 @@ import (
 type Options struct {
 	Name      string                // one path component, unique on this host
 	Resources *specs.LinuxResources // what the app may use; nil: nothing but the device rules
-	Strict    map[string]bool       // limits asked for by name, in the words of LimitError.Limit or its first word
+	Strict    map[string]bool       // limits asked for by name, in the words of LimitError.Limit, or of its first word for all that begin so
 	Note      func(string)          // told once per default that cannot be had; may be nil
 }
 
@@ -128,8 +128,28 @@ func (g *Group) joined() []string {
 }
 
 // Enter moves the calling thread, which must be locked, into the group's v1
-// hierarchies: what it clones before back is called is born there.
-func (g *Group) Enter() (back func() error, err error) { return Enter(g.v1) }
+// hierarchies: what it clones before back is called is born there. A group
+// limited to one process has room for two meanwhile, for us and for the app.
+func (g *Group) Enter() (back func() error, err error) {
+	single := ""
+	for _, dir := range g.v1 {
+		if n, ok := number(dir, "pids.max"); ok && n == 1 {
+			single = dir
+		}
+	}
+	if single == "" {
+		return Enter(g.v1)
+	}
+	if err := writeFile(single, "pids.max", "2"); err != nil {
+		return nil, fmt.Errorf("enter cgroup: %w", err)
+	}
+	tighten := func() error { return writeFile(single, "pids.max", "1") }
+	leave, err := Enter(g.v1)
+	if err != nil {
+		return nil, errors.Join(err, tighten())
+	}
+	return func() error { return errors.Join(leave(), tighten()) }, nil
+}
 
 // Dirs returns the group's directories as absolute paths: what Delete,
 // KillAll and RemoveAll need, to be recorded before anything runs in it.

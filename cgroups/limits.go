@@ -40,10 +40,15 @@ type limit struct {
 	res        specs.LinuxResources
 }
 
-// strict reports whether the user asked for this limit by name.
+// strict reports whether the user asked for this limit by name. What is said
+// of the limit itself goes before what is said of its family: --memory alone
+// also makes a swap limit nobody asked for.
 func (l limit) strict(names map[string]bool) bool {
-	first, _, _ := strings.Cut(l.name, "-")
-	return names[l.name] || names[first]
+	if asked, ok := names[l.name]; ok {
+		return asked
+	}
+	family, _, _ := strings.Cut(l.name, "-")
+	return names[family]
 }
 
 // controllerV2 returns the name cgroup v2 uses.
