@@ -260,7 +260,6 @@ type mendable struct{ why, line string }
 
 func (m *mendable) Error() string { return m.why }
 
-
 // examine judges one signature under the matching rules.
 func (m Match) examine(s Subject, sig Signature) (Finding, *Signer) {
 	f := Finding{Format: clip(sig.Format), Digest: sig.Digest, What: "signature"}

@@ -49,9 +49,8 @@ func readLegacy(sig Signature) (claim, error) {
 		if dgst != string(s.Manifest) && (s.Index == "" || dgst != string(s.Index)) {
 			return fmt.Errorf("it signs %s", clip(dgst))
 		}
-		want := legacyName(s.Name, r)
-		if got := repositoryOf(ref); got != want {
-			return &mendable{fmt.Sprintf("it signs the repository %s, not %s", clip(got), want), signedAs(got, s.Name, r)}
+		if got := repositoryOf(ref); got != legacyName(s.Name, r) {
+			return elsewhere(got, s.Name, r)
 		}
 		return nil
 	}
@@ -117,13 +116,16 @@ func legacyName(name string, r Rule) string {
 	return r.SignedAs + strings.TrimPrefix(name, r.Prefix)
 }
 
-// signedAs is the line that would make a payload for got count under name: the
-// counterpart of the rule's prefix where name ends as got does, else of name.
-func signedAs(got, name string, r Rule) string {
-	if as, ok := strings.CutSuffix(got, strings.TrimPrefix(name, r.Prefix)); ok {
-		return "SignedAs=" + clip(as)
+// elsewhere refuses a payload for another repository. Only when that one ends
+// as name does below the rule's prefix can this be a mirror; else it is more
+// likely a replay, and nobody is told how to let it through.
+func elsewhere(got, name string, r Rule) error {
+	why := fmt.Sprintf("it signs the repository %s, not %s", clip(got), legacyName(name, r))
+	below := strings.TrimPrefix(name, r.Prefix)
+	if as, ok := strings.CutSuffix(got, below); ok && below != "" && r.SignedAs == "" {
+		return &mendable{why, "SignedAs=" + clip(as)}
 	}
-	return "SignedAs=" + clip(got) + " and Prefix=" + name
+	return errors.New(why)
 }
 
 // repositoryOf strips tag and digest from a docker-reference and spells it as
