@@ -15,7 +15,7 @@ import (
 // there. back undoes it.
 //
 // A thread that moves itself, by writing 0 to tasks, is the one attach that
-// does not take cgroup_threadgroup_rwsem: docs/adr/0007 has the figures. It
+// does not take cgroup_threadgroup_rwsem: docs/adr/0011-cgroup-v1-entry.md has the figures. It
 // also leaves no moment in which the app runs outside its group.
 func Enter(dirs []string) (back func() error, err error) {
 	h, err := thisHost()

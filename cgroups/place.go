@@ -31,7 +31,7 @@ type placement struct {
 	mend   string
 }
 
-// place decides. docs/adr/0006-cgroup-placement.md tells why.
+// place decides. docs/adr/0010-cgroup-placement.md tells why.
 func place(h *host) placement {
 	own := h.v2.own
 	switch {
