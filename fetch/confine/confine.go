@@ -51,14 +51,15 @@ func Enter(p Profile, keep, parent int) (State, error) {
 	if err := closeForeign(keep); err != nil {
 		return st, err
 	}
-	if err := limit(p); err != nil {
-		return st, err
-	}
 	files, err := gather(p)
 	if err != nil {
 		return st, err
 	}
 	if err := enterRoot(files); err != nil {
+		return st, err
+	}
+	// After the root was furnished: a worker may have no file size at all.
+	if err := limit(p); err != nil {
 		return st, err
 	}
 	id, err := becomeNobody()
@@ -196,10 +197,11 @@ func bindToParent(parent int) error {
 	return nil
 }
 
-// noNewPrivs reaches every thread the runtime already has.
+// noNewPrivs sets it on this thread; the filter's TSYNC carries it, with the
+// filter, to every thread the runtime already has.
 func noNewPrivs() error {
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
-		return fmt.Errorf("set no_new_privs: %w", e)
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
 	}
 	return nil
 }

@@ -66,27 +66,36 @@ func kinds() map[string]kind {
 // merge, the number of donated descriptors. The caller has locked the main
 // goroutine to its thread and exits with an error's text on standard error.
 func Main(args []string) error {
-	k, parent, keep, err := arguments(args)
+	c, serve, err := Enter(args)
 	if err != nil {
 		return err
+	}
+	if err := serve(context.Background(), c); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// Enter confines the process as the kind of worker that args ask for, and
+// tells the parent so. Serving is left to the caller.
+func Enter(args []string) (c *wire.Conn, serve func(context.Context, *wire.Conn) error, err error) {
+	k, parent, keep, err := arguments(args)
+	if err != nil {
+		return nil, nil, err
 	}
 	state, err := confine.Enter(k.profile, keep, parent)
 	if err != nil {
-		return fmt.Errorf("confine %s worker: %w", args[0], err)
+		return nil, nil, fmt.Errorf("confine %s worker: %w", args[0], err)
 	}
-	c, err := wire.New(wire.Socket)
-	if err != nil {
-		return err
+	if c, err = wire.New(wire.Socket); err != nil {
+		return nil, nil, err
 	}
 	ready := wire.Ready{UID: state.UID, GID: state.GID, Seccomp: state.Seccomp,
 		Landlock: state.Landlock, NoNewPrivs: state.NoNewPrivs, Root: state.Root}
 	if err := c.Send(wire.Message{Op: wire.OpReady, Body: wire.Body(ready)}); err != nil {
-		return err
+		return nil, nil, err
 	}
-	if err := k.serve(context.Background(), c); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
+	return c, k.serve, nil
 }
 
 func arguments(args []string) (k kind, parent, keep int, err error) {
