@@ -162,6 +162,7 @@ func (b *builder) swap(m *specs.LinuxMemory) error {
 		if m.Limit != nil && *m.Limit <= math.MaxInt64/2 {
 			n := *m.Limit * 2
 			m.Swap = &n
+			b.r.Strict["memory-swap"] = false // many kernels do not count swap
 		}
 		return nil
 	case o.MemorySwap == "-1":
@@ -180,7 +181,7 @@ func (b *builder) swap(m *specs.LinuxMemory) error {
 		}
 		m.Swap = &n
 	}
-	b.r.Strict["swap"] = true
+	b.r.Strict["memory-swap"] = true
 	return nil
 }
 

@@ -132,7 +132,7 @@ func (b *builder) freshVolume(dest string) (specs.Mount, error) {
 	}
 	v := Volume{Dir: "volumes/" + strconv.Itoa(len(b.r.Volumes)), Dest: dest}
 	b.r.Volumes = append(b.r.Volumes, v)
-	return specs.Mount{Destination: dest, Type: "bind", Source: path.Join(b.Pod.Dir, v.Dir), Options: []string{"rbind", "nosuid", "nodev", "rprivate"}}, nil
+	return specs.Mount{Destination: dest, Type: "bind", Source: path.Join(b.Pod.Dir, v.Dir), Options: []string{"rbind", "nosuid", "nodev", "rprivate", "copyup"}}, nil
 }
 
 // bind makes a bind mount as podman does: recursive, private, without devices

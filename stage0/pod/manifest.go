@@ -69,14 +69,18 @@ func (p *Pod) Manifest() (Manifest, error) {
 
 // WriteFile writes a file of an owned pod that nobody reads yet: a pod under
 // preparation needs no renames, because the pod itself is renamed when it is
-// whole. With sync the bytes are on disk when it returns.
-func (p *Pod) WriteFile(name string, data []byte, sync bool) error {
+// whole. perm is not narrowed by the umask: an app must be able to read its
+// hosts file. With sync the bytes are on disk when it returns.
+func (p *Pod) WriteFile(name string, data []byte, perm uint32, sync bool) error {
 	fd, err := unix.Openat(int(p.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s of pod %s: %w", name, Short(p.UUID), err)
 	}
 	f := os.NewFile(uintptr(fd), name)
 	_, err = f.Write(data)
+	if err == nil && perm != 0o600 {
+		err = unix.Fchmod(fd, perm)
+	}
 	if err == nil && sync {
 		err = f.Sync()
 	}
@@ -86,10 +90,22 @@ func (p *Pod) WriteFile(name string, data []byte, sync bool) error {
 	return nil
 }
 
-// Mkdir makes a directory of an owned pod.
-func (p *Pod) Mkdir(name string, perm uint32) error {
-	if err := unix.Mkdirat(int(p.dir.Fd()), name, perm); err != nil {
+// Mkdir makes a directory of an owned pod, for root alone.
+func (p *Pod) Mkdir(name string) error {
+	if err := unix.Mkdirat(int(p.dir.Fd()), name, 0o700); err != nil {
 		return fmt.Errorf("make %s of pod %s: %w", name, Short(p.UUID), err)
+	}
+	return nil
+}
+
+// Dress gives a directory of an owned pod an owner and a mode.
+func (p *Pod) Dress(name string, uid, gid, mode uint32) error {
+	err := unix.Fchownat(int(p.dir.Fd()), name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil {
+		err = unix.Fchmodat(int(p.dir.Fd()), name, mode, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("dress %s of pod %s: %w", name, Short(p.UUID), err)
 	}
 	return nil
 }
@@ -104,4 +120,18 @@ func readLimited(f *os.File, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: larger than %d bytes", f.Name(), limit)
 	}
 	return b, nil
+}
+
+// SyncDirs forces the entries of the pod's directories to disk.
+func (p *Pod) SyncDirs(names ...string) error {
+	for _, name := range names {
+		fd, err := unix.Openat(int(p.dir.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err == nil {
+			err = errors.Join(unix.Fsync(fd), unix.Close(fd))
+		}
+		if err != nil {
+			return fmt.Errorf("sync %s of pod %s: %w", name, Short(p.UUID), err)
+		}
+	}
+	return nil
 }

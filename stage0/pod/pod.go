@@ -139,6 +139,12 @@ func (p *Pod) Close() error {
 	return p.dir.Close()
 }
 
+// Unlock gives the pod up and keeps it open.
+func (p *Pod) Unlock() {
+	p.owned = false
+	_ = flock.Unlock(p.dir)
+}
+
 // TryLock makes the caller the pod's owner, or returns ErrBusy at once. On
 // success Phase is certain, since only owners move pods.
 func (p *Pod) TryLock() error {
