@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/internal/rootfs"
+)
+
+// Freed says what GC removed.
+type Freed struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// Hold keeps GC away until release: whoever converts layers holds it from the
+// first Layer or Stage until the tree is recorded in a receipt, for before
+// that nobody knows that the layers are wanted.
+func (d *Dir) Hold() (release func(), err error) {
+	f, err := d.root.OpenFile("locks/gc", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("hold trees: %w", err)
+	}
+	if err := flock.Shared(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("hold trees: %w", err), f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
+// GC removes everything that none of keep needs. It returns flock.ErrLocked
+// while somebody holds the trees. Pods that run are not disturbed: their loop
+// devices keep the unlinked files until the last of them ends.
+func (d *Dir) GC(keep []Tree) (Freed, error) {
+	var freed Freed
+	lock, err := d.root.OpenFile("locks/gc", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return freed, fmt.Errorf("collect trees: %w", err)
+	}
+	defer lock.Close()
+	if err := flock.TryExclusive(lock); err != nil {
+		return freed, fmt.Errorf("collect trees: %w", err)
+	}
+	wanted := map[string]bool{"locks/gc": true}
+	for _, t := range keep {
+		name := imageName(t.Key)
+		wanted[t.Image.Path], wanted[name+".json"] = true, true
+		wanted["plain/"+path.Base(name)] = true
+		for _, l := range t.Layers {
+			wanted[l.Data.Path], wanted[l.Index.Path] = true, true
+			wanted[layerName(l.Blob)+".json"] = true
+		}
+	}
+	for _, sub := range []string{"images", "layers", "plain"} {
+		if err := d.collect(sub, wanted, &freed); err != nil {
+			return freed, fmt.Errorf("collect trees: %w", err)
+		}
+	}
+	return freed, d.forget()
+}
+
+func (d *Dir) collect(sub string, wanted map[string]bool, freed *Freed) error {
+	dir, err := d.root.Open(sub)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		// The blob is not validated here: a digest in a receipt was.
+		if wanted[sub+"/"+e.Name()] {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := rootfs.RemoveAllAt(int(dir.Fd()), e.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		freed.Files++
+		if info.Mode().IsRegular() {
+			freed.Bytes += info.Size()
+		}
+	}
+	return dir.Sync()
+}
+
+// forget removes lock files nobody holds and hints about files that are gone.
+func (d *Dir) forget() error {
+	locks, err := fs.ReadDir(d.root.FS(), "locks")
+	if err != nil {
+		return err
+	}
+	for _, e := range locks {
+		if e.Name() == "gc" {
+			continue
+		}
+		f, err := d.root.OpenFile("locks/"+e.Name(), os.O_RDWR, 0)
+		if err != nil {
+			continue
+		}
+		if flock.TryExclusive(f) == nil {
+			_ = d.root.Remove("locks/" + e.Name())
+		}
+		f.Close()
+	}
+	hints, err := fs.ReadDir(d.root.FS(), "loops")
+	if err != nil {
+		return err
+	}
+	for _, e := range hints {
+		sub := "layers/"
+		if strings.HasSuffix(e.Name(), ".erofs") {
+			sub = "images/"
+		}
+		if !d.exists(sub + e.Name()) {
+			_ = d.root.Remove("loops/" + e.Name())
+		}
+	}
+	return nil
+}
