@@ -269,3 +269,30 @@ func (r remote) referrers(d digest.Digest) []signature.Signature {
 	}
 	return sigs
 }
+
+// cosign verify hashes with SHA-256 whatever the curve, and takes Ed25519 in
+// its pure form, although cosign sign pairs P-384 with SHA-384 and uses
+// Ed25519ph: it refuses what it signed itself with such keys. We sign what it
+// verifies, and accept both.
+func TestRealCosignVerifiesEveryKindOfKey(t *testing.T) {
+	bin := cosign(t)
+	dir := t.TempDir()
+	r := newRemote(t, true)
+	d := r.image()
+	all := keys(t)
+	for _, key := range all {
+		r.signOurs("bundle", key, d, false)
+	}
+	for name, key := range all {
+		pub, err := Public(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), pub, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := run(t, dir, bin, "verify", "--key", name, "--insecure-ignore-tlog=true", "--allow-http-registry", r.name()+"@"+d.Digest.String()); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}

@@ -4,12 +4,9 @@ package sign
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -111,21 +108,13 @@ func Legacy(key crypto.Signer, repository string, subject digest.Digest) (payloa
 	return payload, map[string]string{signature.AnnotationSignature: base64.StdEncoding.EncodeToString(sig)}, nil
 }
 
-// signBytes signs with the hash cosign pairs with the kind of key.
+// signBytes signs as cosign verifies by default: SHA-256 whatever the curve,
+// RSA as PKCS #1 v1.5, Ed25519 in its pure form. (cosign sign itself pairs
+// larger curves with larger hashes; its own verify then refuses them.)
 func signBytes(key crypto.Signer, msg []byte) ([]byte, error) {
-	hash, sum := crypto.SHA256, sha256.Sum256(msg)
-	d := sum[:]
-	switch pub := key.Public().(type) {
-	case *ecdsa.PublicKey:
-		switch pub.Curve {
-		case elliptic.P384():
-			s := sha512.Sum384(msg)
-			hash, d = crypto.SHA384, s[:]
-		case elliptic.P521():
-			s := sha512.Sum512(msg)
-			hash, d = crypto.SHA512, s[:]
-		}
-	case ed25519.PublicKey:
+	sum := sha256.Sum256(msg)
+	hash, d := crypto.SHA256, sum[:]
+	if _, pure := key.Public().(ed25519.PublicKey); pure {
 		hash, d = crypto.Hash(0), msg
 	}
 	sig, err := key.Sign(rand.Reader, d, hash)
