@@ -299,6 +299,9 @@ func fullDisk(dir string) error {
 		return fmt.Errorf("open a full store: %w", err)
 	}
 	defer s.Close()
+	if _, err := s.Put("a/b", []byte("x")); !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("the disk is not full: %w", err)
+	}
 	for _, ref := range refs {
 		if err := s.Untag(ref); err != nil {
 			return fmt.Errorf("untag on a full disk: %w", err)
@@ -315,8 +318,28 @@ func fullDisk(dir string) error {
 	return nil
 }
 
-// fillDisk tags blobs until not one more byte can be written.
+// fillDisk tags blobs and then leaves not one page free: the store is closed
+// first, since that frees one.
 func fillDisk(dir string) ([]image.Reference, error) {
+	refs, err := tagSome(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(dir, "ballast"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for {
+		if _, err := f.Write(make([]byte, 4096)); errors.Is(err, unix.ENOSPC) {
+			return refs, nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func tagSome(dir string) ([]image.Reference, error) {
 	s, err := Open(dir)
 	if err != nil {
 		return nil, err
@@ -324,7 +347,7 @@ func fillDisk(dir string) ([]image.Reference, error) {
 	defer s.Close()
 	var refs []image.Reference
 	for i := range 20 {
-		d, err := s.Put("a/b", []byte(strings.Repeat(fmt.Sprint(i), 20<<10)))
+		d, err := s.Put("a/b", []byte(strings.Repeat(fmt.Sprint(i), 10<<10)))
 		if err != nil {
 			return nil, err
 		}
@@ -336,21 +359,6 @@ func fillDisk(dir string) ([]image.Reference, error) {
 			return nil, err
 		}
 		refs = append(refs, ref)
-	}
-	f, err := os.Create(filepath.Join(dir, "ballast"))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	for {
-		if _, err := f.Write(make([]byte, 4096)); errors.Is(err, unix.ENOSPC) {
-			break
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	if _, err := s.Put("a/b", make([]byte, 8192)); !errors.Is(err, unix.ENOSPC) {
-		return nil, fmt.Errorf("the disk is not full: %w", err)
 	}
 	return refs, nil
 }
