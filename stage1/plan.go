@@ -62,7 +62,7 @@ type Step struct {
 	Sysctl     *Sysctl     `json:"sysctl,omitempty"`
 	ReadOnly   *ReadOnly   `json:"readOnly,omitempty"`
 	Mask       *Mask       `json:"mask,omitempty"`
-	SealRoot   *SealRoot   `json:"sealRoot,omitempty"`
+	Remount    *Remount    `json:"remount,omitempty"`
 	Pivot      *Pivot      `json:"pivot,omitempty"`
 	Rlimit     *Rlimit     `json:"rlimit,omitempty"`
 	OOMScore   *OOMScore   `json:"oomScore,omitempty"`
@@ -203,9 +203,11 @@ type Mask struct {
 	Path string `json:"path"`
 }
 
-// SealRoot changes the attributes of the finished root mount alone.
-type SealRoot struct {
-	Attr Attr `json:"attr"`
+// Remount changes the attributes of the mount that is at Path, when what had
+// to be made in it is there.
+type Remount struct {
+	Path string `json:"path"`
+	Attr Attr   `json:"attr"`
 }
 
 // Pivot makes the root / and lets go of the host's tree.

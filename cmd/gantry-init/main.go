@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command gantry-init runs inside the new namespaces of an app: it walks the
+// plan its parent donated and becomes the app. It is not for people.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/gantryrun/gantry/stage1/launch/child"
+)
+
+// Credentials and namespaces belong to a thread; the main one survives
+// execve.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == child.InitArg {
+		os.Exit(child.Stay(os.Args[2], os.Args[3:]))
+	}
+	if len(os.Args) != 1 || !child.Donated() {
+		fmt.Fprintln(os.Stderr, "gantry-init is started by gantry")
+		os.Exit(125)
+	}
+	child.Run()
+	os.Exit(125)
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command gantry-stage1 is the supervisor of one app: gantry becomes it in
+// place when the app runs. It is not for people.
+package main
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+
+	"github.com/gantryrun/gantry/stage1/launch/supervise"
+)
+
+// The app dies with this thread, and pending signals wait on it.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	if len(os.Args) < 2 {
+		usage()
+	}
+	fd, err := strconv.Atoi(os.Args[1])
+	if err != nil || fd < 3 {
+		usage()
+	}
+	if err := supervise.Run(fd); err != nil {
+		os.Stderr.WriteString("gantry-stage1: " + err.Error() + "\n")
+		os.Exit(125)
+	}
+}
+
+func usage() {
+	os.Stderr.WriteString("gantry-stage1 is started by gantry\n")
+	os.Exit(125)
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package child
+
+import (
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// Exit codes of an app that could not be executed, as shells use them.
+const (
+	notExecutable = 126
+	notFound      = 127
+)
+
+// exec becomes the app.
+func (w *walk) exec(e *stage1.Exec) *stage1.StepError {
+	path, serr := find(e.Args[0], e.Env)
+	if serr != nil {
+		return serr
+	}
+	// Anything opened since the start is close-on-exec already; this also
+	// covers what a library may have opened.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return failed("mark descriptors close-on-exec", "", err)
+	}
+	if e.Init {
+		return stayInit(path, e)
+	}
+	unblockSignals()
+	return execError(path, syscall.Exec(path, e.Args, e.Env))
+}
+
+// unblockSignals undoes what gantry did around the clone. Handlers of the
+// runtime become default dispositions at execve; what the caller of gantry
+// ignored (SIGHUP, SIGINT under nohup) stays ignored.
+func unblockSignals() {
+	var none unix.Sigset_t
+	const size = 8 // of the kernel's sigset_t
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(&none)), 0, size, 0, 0)
+}
+
+// find looks a command up as execvp does: in PATH of the app's environment,
+// with the app's credentials, in the app's root.
+func find(name string, env []string) (string, *stage1.StepError) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	denied := false
+	for dir := range strings.SplitSeq(lookup(env, "PATH"), ":") {
+		if dir == "" {
+			dir = "."
+		}
+		path := dir + "/" + name
+		err := executable(path)
+		if err == nil {
+			return path, nil
+		}
+		denied = denied || err == unix.EACCES
+	}
+	if denied {
+		return "", &stage1.StepError{Step: "execute", Path: name, Errno: int(unix.EACCES), Code: notExecutable}
+	}
+	return "", &stage1.StepError{Step: "execute", Path: name, Text: "command not found in $PATH", Code: notFound}
+}
+
+func executable(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return unix.EACCES
+	}
+	return unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
+}
+
+// lookup is the last value of a variable, as getenv of the app would see it.
+func lookup(env []string, key string) string {
+	value := ""
+	for _, entry := range env {
+		if k, v, _ := strings.Cut(entry, "="); k == key {
+			value = v
+		}
+	}
+	return value
+}
+
+// execError tells a missing command from a missing interpreter and maps both
+// to exit codes.
+func execError(path string, err error) *stage1.StepError {
+	e := failed("execute", path, err)
+	e.Code = notExecutable
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		e.Code = notFound
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil {
+			e.Code = notExecutable
+			e.Text = "its interpreter or loader is missing in the image"
+		}
+	}
+	return e
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package child
+
+import (
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/rootfs"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+var errOnProc = errors.New("target lies on procfs")
+
+// newFS makes a file system and returns its detached mount. The kernel's own
+// words, where it has any, are in the error.
+func newFS(fstype, source string, options []string, attr uint64) (int, error) {
+	ctx, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(ctx)
+	if source != "" {
+		if err := unix.FsconfigSetString(ctx, "source", source); err != nil {
+			return -1, explain(ctx, err)
+		}
+	}
+	for _, option := range options {
+		key, value, valued := strings.Cut(option, "=")
+		if valued {
+			err = unix.FsconfigSetString(ctx, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(ctx, key)
+		}
+		if err != nil {
+			return -1, explain(ctx, err)
+		}
+	}
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, explain(ctx, err)
+	}
+	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, int(attr))
+}
+
+// explain adds what the kernel logged in the file system context.
+func explain(ctx int, err error) error {
+	b := make([]byte, 512)
+	n, rerr := unix.Read(ctx, b)
+	if rerr != nil || n < 3 {
+		return err
+	}
+	return errors.New(strings.TrimSpace(string(b[2:n])) + ": " + err.Error())
+}
+
+// setattr applies attributes to the mount fd is the root of.
+func setattr(fd int, a stage1.Attr) error {
+	if a.SetBelow|a.ClearBelow != 0 {
+		below := unix.MountAttr{Attr_set: a.SetBelow, Attr_clr: a.ClearBelow}
+		if err := setattrAt(fd, unix.AT_RECURSIVE, &below); err != nil {
+			return err
+		}
+	}
+	if a.Set|a.Clear != 0 {
+		own := unix.MountAttr{Attr_set: a.Set, Attr_clr: a.Clear}
+		if err := setattrAt(fd, 0, &own); err != nil {
+			return err
+		}
+	}
+	if a.Propagation == 0 {
+		return nil
+	}
+	flags := uint(0)
+	if a.PropagateBelow {
+		flags = unix.AT_RECURSIVE
+	}
+	return setattrAt(fd, flags, &unix.MountAttr{Propagation: a.Propagation})
+}
+
+func setattrAt(fd int, flags uint, attr *unix.MountAttr) error {
+	// The access time modes are one field: setting one means clearing all.
+	if attr.Attr_set&unix.MOUNT_ATTR__ATIME != 0 || attr.Attr_clr&unix.MOUNT_ATTR__ATIME != 0 {
+		attr.Attr_clr |= unix.MOUNT_ATTR__ATIME
+	}
+	return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|flags, attr)
+}
+
+// mount makes a file system and attaches it.
+func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
+	fd, err := newFS(m.Type, m.Source, m.Options, m.Attr.Set)
+	if err != nil {
+		if m.Optional {
+			return nil
+		}
+		return failed("mount "+m.Type, m.Target, err)
+	}
+	defer unix.Close(fd)
+	after := m.Attr
+	after.Set = 0
+	if err := setattr(fd, after); err != nil {
+		return failed("set attributes of "+m.Type, m.Target, err)
+	}
+	target, err := w.mountPoint(m.Target, m.Plain)
+	if err != nil {
+		return failed("mount "+m.Type, m.Target, err)
+	}
+	defer unix.Close(target)
+	if m.CopyUp {
+		if err := copyUp(target, fd); err != nil {
+			return failed("copy image content", m.Target, err)
+		}
+	}
+	return failed("mount "+m.Type, m.Target, unix.MoveMount(fd, "", target, "", fdToFd))
+}
+
+// mountPoint opens a directory of the root to mount on, making it if it is
+// missing.
+func (w *walk) mountPoint(path string, plain bool) (int, error) {
+	open := rootfs.OpenAt
+	if plain {
+		open = rootfs.OpenPlainAt
+	}
+	fd, err := open(w.root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == unix.ENOENT {
+		made, mkErr := rootfs.MkdirAllAt(w.root, path, 0o755)
+		if mkErr != nil {
+			return -1, mkErr
+		}
+		_ = unix.Close(made)
+		fd, err = open(w.root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
+	if err == unix.ELOOP && plain {
+		return -1, errors.New("is a symbolic link in the image")
+	}
+	if err == nil && !plain {
+		err = refuseProc(fd)
+	}
+	return fd, err
+}
+
+// refuseProc keeps mounts away from procfs whatever path led there: hiding
+// its files is how labels and masks were faked (CVE-2019-16884).
+func refuseProc(fd int) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return err
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC {
+		return errOnProc
+	}
+	return nil
+}
+
+// bind attaches a mount the parent donated, onto a directory or file after
+// its own kind.
+func (w *walk) bind(b *stage1.Bind) *stage1.StepError {
+	fd := w.source(b.FD)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return failed("bind", b.Target, err)
+	}
+	if err := setattr(fd, b.Attr); err != nil {
+		return failed("set attributes of bind", b.Target, err)
+	}
+	target, err := w.bindPoint(b, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	if err != nil {
+		return failed("bind", b.Target, err)
+	}
+	defer unix.Close(target)
+	if b.CopyUp {
+		if err := copyUp(target, fd); err != nil {
+			return failed("copy image content", b.Target, err)
+		}
+	}
+	return failed("bind", b.Target, unix.MoveMount(fd, "", target, "", fdToFd))
+}
+
+func (w *walk) bindPoint(b *stage1.Bind, dir bool) (int, error) {
+	if dir {
+		return w.mountPoint(b.Target, false)
+	}
+	fd, err := rootfs.CreateAt(w.root, b.Target, 0o644)
+	if err == nil && !b.OnProc {
+		err = refuseProc(fd)
+	}
+	return fd, err
+}
+
+// readOnly puts a read-only clone of a path over it.
+func (w *walk) readOnly(s *stage1.ReadOnly) *stage1.StepError {
+	target, err := rootfs.OpenAt(w.root, s.Path, unix.O_PATH, 0)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return failed("make read-only", s.Path, err)
+	}
+	defer unix.Close(target)
+	fd, err := unix.OpenTree(target, "", cloneMount|unix.AT_RECURSIVE)
+	if err != nil {
+		return failed("make read-only", s.Path, err)
+	}
+	defer unix.Close(fd)
+	if err := setattr(fd, stage1.Attr{SetBelow: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return failed("make read-only", s.Path, err)
+	}
+	return failed("make read-only", s.Path, unix.MoveMount(fd, "", target, "", fdToFd))
+}
+
+// mask puts nothing over a path: an empty directory over a directory,
+// /dev/null over anything else.
+func (w *walk) mask(s *stage1.Mask) *stage1.StepError {
+	target, err := rootfs.OpenAt(w.root, s.Path, unix.O_PATH, 0)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return failed("mask", s.Path, err)
+	}
+	defer unix.Close(target)
+	var st unix.Stat_t
+	if err := unix.Fstat(target, &st); err != nil {
+		return failed("mask", s.Path, err)
+	}
+	from, err := w.nothing(st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	if err != nil {
+		return failed("mask", s.Path, err)
+	}
+	fd, err := unix.OpenTree(from, "", cloneMount)
+	if err != nil {
+		return failed("mask", s.Path, err)
+	}
+	defer unix.Close(fd)
+	return failed("mask", s.Path, unix.MoveMount(fd, "", target, "", fdToFd))
+}
+
+func absent(err error) bool {
+	return err == unix.ENOENT || err == unix.ENOTDIR
+}
+
+// nothing returns the detached mount that hides directories or files, made
+// when first needed and shared by all masks.
+func (w *walk) nothing(dir bool) (int, error) {
+	if dir {
+		return w.emptyDir()
+	}
+	if w.null >= 0 {
+		return w.null, nil
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	// What is bound over /proc files is the null device or nothing: a link in
+	// its place would expose what it should hide (CVE-2025-31133).
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return -1, errors.New("/dev/null is not the null device")
+	}
+	attr := stage1.Attr{
+		Set:         unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC,
+		Clear:       unix.MOUNT_ATTR_NODEV,
+		Propagation: unix.MS_PRIVATE,
+	}
+	w.null = fd
+	return fd, setattr(fd, attr)
+}
+
+func (w *walk) emptyDir() (int, error) {
+	if w.empty >= 0 {
+		return w.empty, nil
+	}
+	fd, err := newFS("tmpfs", "tmpfs", []string{"size=0", "nr_inodes=1", "mode=0555"},
+		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	w.empty = fd
+	return fd, err
+}

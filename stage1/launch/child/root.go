@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package child
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/rootfs"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+const (
+	cloneMount = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
+	fdToFd     = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+)
+
+// makeRoot makes the new root and attaches it on top of /, where no mount
+// point of the host has to be named or made. The process keeps the old root
+// underneath until the pivot.
+func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
+	// Opened by path in this mount namespace, before anything covers /: an
+	// overlay takes no directory of another namespace.
+	upper, work, serr := openUpper(r)
+	if serr != nil {
+		return serr
+	}
+	private := unix.MountAttr{Propagation: r.HostPrivate}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &private); err != nil {
+		e := failed("make mounts private", "/", err)
+		if err == unix.EINVAL {
+			e.Text = "/ is not a mount point; gantry does not launch from inside a chroot"
+		}
+		return e
+	}
+	lower := w.source(r.FD)
+	if upper < 0 && lacks(lower, r.Need) {
+		upper, work, serr = scratch()
+		if serr != nil {
+			return serr
+		}
+	}
+	w.root = lower
+	if upper >= 0 {
+		w.root, serr = overlay(lower, upper, work, r)
+		if serr != nil {
+			return serr
+		}
+	}
+	if err := setattr(w.root, r.Attr); err != nil {
+		return failed("set attributes of root", "/", err)
+	}
+	return failed("attach root", "/", attachOnRoot(w.root))
+}
+
+func openUpper(r *stage1.Root) (upper, work int, serr *stage1.StepError) {
+	if r.Upper == "" {
+		return -1, -1, nil
+	}
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	upper, err := unix.Open(r.Upper, flags, 0)
+	if err != nil {
+		return -1, -1, failed("open upper directory", r.Upper, err)
+	}
+	work, err = unix.Open(r.Work, flags, 0)
+	return upper, work, failed("open work directory", r.Work, err)
+}
+
+// lacks tells whether one of the mount points is missing below root.
+func lacks(root int, need []string) bool {
+	for _, path := range need {
+		fd, err := rootfs.OpenAt(root, path, unix.O_PATH, 0)
+		if err != nil {
+			return true
+		}
+		_ = unix.Close(fd)
+	}
+	return false
+}
+
+// scratch makes an upper and a work directory in a private tmpfs, for a
+// read-only root that lacks mount points.
+func scratch() (upper, work int, serr *stage1.StepError) {
+	fd, err := newFS("tmpfs", "tmpfs", []string{"mode=0755", "size=1m"}, 0)
+	if err != nil {
+		return -1, -1, failed("make tmpfs for mount points", "", err)
+	}
+	// Attached, because overlayfs refuses detached layers before 6.13; it
+	// goes with the old root.
+	if err := attachOnRoot(fd); err != nil {
+		return -1, -1, failed("attach tmpfs for mount points", "", err)
+	}
+	upper, err = rootfs.MkdirAllAt(fd, "upper", 0o755)
+	if err == nil {
+		work, err = rootfs.MkdirAllAt(fd, "work", 0o755)
+	}
+	if err == nil {
+		err = detach(fd)
+	}
+	return upper, work, failed("make mount points", "", err)
+}
+
+// overlay mounts upper over lower. Overlayfs takes a detached lower mount
+// since 6.13; before, it has to be attached for the moment.
+func overlay(lower, upper, work int, r *stage1.Root) (int, *stage1.StepError) {
+	options := append([]string{
+		"lowerdir=" + procFD(lower),
+		"upperdir=" + procFD(upper),
+		"workdir=" + procFD(work),
+	}, r.Options...)
+	fd, err := newFS("overlay", "overlay", options, 0)
+	if err == nil {
+		return fd, nil
+	}
+	if attachErr := attachOnRoot(lower); attachErr != nil {
+		return -1, failed("mount overlay", "/", err)
+	}
+	fd, err = newFS("overlay", "overlay", options, 0)
+	if detachErr := detach(lower); err == nil {
+		err = detachErr
+	}
+	return fd, failed("mount overlay", "/", err)
+}
+
+// procFD names a descriptor for overlayfs, which takes paths only.
+func procFD(fd int) string { return "/proc/self/fd/" + itoa(fd) }
+
+// attachOnRoot puts a detached mount on top of /.
+func attachOnRoot(fd int) error {
+	return unix.MoveMount(fd, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// detach takes away the topmost mount, which fd is the root of.
+func detach(fd int) error {
+	if err := unix.Fchdir(fd); err != nil {
+		return err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+// pivot makes the new root the root of the mount namespace and lets go of the
+// host's tree. pivot_root(".", ".") stacks the old root on the new one, so no
+// directory is needed for it.
+func (w *walk) pivot() *stage1.StepError {
+	if err := unix.Fchdir(w.root); err != nil {
+		return failed("enter root", "/", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return failed("pivot root", "/", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return failed("detach old root", "/", err)
+	}
+	return failed("enter root", "/", unix.Chdir("/"))
+}
+
+// remount changes a mount when everything is in place.
+func (w *walk) remount(r *stage1.Remount) *stage1.StepError {
+	if r.Path == "/" {
+		return failed("set attributes of root", "/", setattr(w.root, r.Attr))
+	}
+	fd, err := rootfs.OpenAt(w.root, r.Path, unix.O_PATH, 0)
+	if err != nil {
+		return failed("remount", r.Path, err)
+	}
+	defer unix.Close(fd)
+	return failed("remount", r.Path, setattr(fd, r.Attr))
+}
+
+// join enters namespaces of another process, or one donated.
+func (w *walk) join(j *stage1.Join) *stage1.StepError {
+	if j.Kinds&unix.CLONE_NEWNS != 0 {
+		// A thread may change its mount namespace only when it shares its
+		// root and working directory with no other.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return failed("unshare root and working directory", "", err)
+		}
+	}
+	if err := unix.Setns(w.source(j.FD), int(j.Kinds)); err != nil {
+		return failed("join "+w.plan.Sources[j.FD].Namespace+" namespace", w.plan.Sources[j.FD].Path, err)
+	}
+	if j.Kinds&unix.CLONE_NEWNS != 0 {
+		root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		w.root = root
+		return failed("open root", "/", err)
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/wire"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// birth is everything the clone needs.
+type birth struct {
+	plan    stage1.Plan
+	filter  []byte
+	init    *os.File
+	sources []*os.File
+	stdio   [3]*os.File
+	cgroup  *os.File                     // unified directory, or nil
+	enter   func() (func() error, error) // puts this thread into v1 groups
+	pidns   *os.File                     // pid namespace to be born in, or nil
+}
+
+// sync is the parent's end of the socket gantry-init reports on.
+type syncSocket struct{ fd int }
+
+// clone starts gantry-init. The calling goroutine is locked to its thread,
+// whose end the child's death signal is about.
+func (b *birth) clone() (pid int, pidfd *os.File, sync syncSocket, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, nil, syncSocket{}, fmt.Errorf("make socket: %w", err)
+	}
+	defer unix.Close(pair[1])
+	defer func() {
+		if err != nil {
+			_ = unix.Close(pair[0])
+		}
+	}()
+	plan, err := memfile("plan", append(wire.Encode(nil, &b.plan), b.filter...))
+	if err != nil {
+		return 0, nil, syncSocket{}, err
+	}
+	defer plan.Close()
+	// High enough that duplicating the others in the child leaves it alone.
+	self, err := unix.FcntlInt(b.init.Fd(), unix.F_DUPFD_CLOEXEC, 256)
+	if err != nil {
+		return 0, nil, syncSocket{}, fmt.Errorf("duplicate gantry-init: %w", err)
+	}
+	defer unix.Close(self)
+	attr := &syscall.ProcAttr{
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		Files: []uintptr{b.stdio[0].Fd(), b.stdio[1].Fd(), b.stdio[2].Fd(), plan.Fd(), uintptr(pair[1]), uintptr(self)},
+	}
+	for _, f := range b.sources {
+		attr.Files = append(attr.Files, f.Fd())
+	}
+	pid, pidfd, err = b.fork(self, attr)
+	return pid, pidfd, syncSocket{pair[0]}, err
+}
+
+func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File, err error) {
+	fd := -1
+	attr.Sys = &syscall.SysProcAttr{PidFD: &fd}
+	for i, name := range b.plan.Clone {
+		kind, err := namespaceKind(fmt.Sprintf("clone[%d]", i), specs.LinuxNamespaceType(name))
+		if err != nil {
+			return 0, nil, err
+		}
+		attr.Sys.Cloneflags |= uintptr(kind)
+	}
+	if b.cgroup != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(b.cgroup.Fd())
+	}
+	if b.pidns != nil {
+		back, err := enterPidns(b.pidns)
+		if err != nil {
+			return 0, nil, err
+		}
+		defer func() { err = errors.Join(err, back()) }()
+	}
+	back, err := b.enter()
+	if err != nil {
+		return 0, nil, err
+	}
+	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", self), []string{"gantry-init"}, attr)
+	if back := back(); err == nil && back != nil {
+		err = back
+	}
+	if err != nil {
+		return pid, nil, fmt.Errorf("start gantry-init: %w", err)
+	}
+	if fd < 0 {
+		return pid, nil, errors.New("start gantry-init: the kernel gave no pidfd")
+	}
+	return pid, os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// enterPidns has this thread's children born in a pid namespace.
+func enterPidns(ns *os.File) (back func() error, err error) {
+	own, err := os.Open("/proc/thread-self/ns/pid")
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID); err != nil {
+		_ = own.Close()
+		return nil, fmt.Errorf("join pid namespace: %w", err)
+	}
+	return func() error {
+		defer own.Close()
+		return unix.Setns(int(own.Fd()), unix.CLONE_NEWPID)
+	}, nil
+}
+
+// wait reads what gantry-init reports until the app's execve closes the
+// socket. It returns the terminal's master, if one came.
+func (s syncSocket) wait() (pty *os.File, err error) {
+	b := make([]byte, 64<<10)
+	oob := make([]byte, unix.CmsgSpace(4))
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(s.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECONNRESET || err == nil && n == 0:
+			return pty, nil
+		case err != nil:
+			return pty, fmt.Errorf("hear from gantry-init: %w", err)
+		}
+		var m stage1.Message
+		if _, err := wire.Decode(b[:n], &m); err != nil {
+			return pty, fmt.Errorf("hear from gantry-init: %w", err)
+		}
+		if m.Error != nil {
+			return pty, &Error{*m.Error}
+		}
+		if m.Pty {
+			if pty, err = receivedFile(oob[:oobn], "pty"); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func receivedFile(oob []byte, name string) (*os.File, error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("receive %s: no descriptor came", name)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("receive %s: no descriptor came", name)
+	}
+	return os.NewFile(uintptr(fds[0]), name), nil
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/seccomp"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// ErrNotRunning means that the app to be entered has ended.
+var ErrNotRunning = errors.New("app is not running")
+
+// ExecRequest is one process more in the sandbox of a running app.
+type ExecRequest struct {
+	ID      string         // of the pod, for messages and ps
+	Spec    *specs.Spec    // the app's: what it is allowed
+	Process *specs.Process // what to run; privileges and limits are the app's
+	Status  stage1.Status  // of the app
+	Cgroups []string       // of the app, as recorded
+
+	Libexec, RunDir string
+
+	Detached bool
+	Terminal bool
+	Stdin    bool
+	PidFile  string
+	Ready    func() error `json:"-"`
+}
+
+// ExecPlan orders the steps that put a process into a running app: its
+// namespaces, then exactly its limits, labels, capabilities and filter. Only
+// what Process says about command, environment, user, directory and terminal
+// differs. It reads nothing.
+func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.Plan, error) {
+	inside := *spec
+	inside.Process = confined(spec.Process, process)
+	if err := supported(&inside); err != nil {
+		return stage1.Plan{}, err
+	}
+	p := &planner{spec: &inside, linux: spec.Linux, o: o}
+	p.plan.Version = stage1.PlanVersion
+	var kinds uint64
+	for i, ns := range spec.Linux.Namespaces {
+		kind, err := namespaceKind(fmt.Sprintf("linux.namespaces[%d]", i), ns.Type)
+		if err != nil {
+			return stage1.Plan{}, err
+		}
+		if ns.Type != specs.PIDNamespace { // the process is born in that one
+			kinds |= kind
+		}
+	}
+	fd := p.source(stage1.Source{Kind: stage1.SourcePidfd, For: "the app"})
+	p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kinds}})
+	if o.Terminal {
+		p.add(stage1.Step{Terminal: &stage1.Terminal{Rows: o.Rows, Columns: o.Columns, UID: inside.Process.User.UID}})
+	} else {
+		p.add(stage1.Step{Session: &stage1.Session{}})
+	}
+	if err := p.process(); err != nil {
+		return stage1.Plan{}, err
+	}
+	return p.plan, nil
+}
+
+// confined gives a process the privileges of the app and no other
+// (CVE-2019-10144, 10145, 10147).
+func confined(app, process *specs.Process) *specs.Process {
+	c := *process
+	c.Rlimits = app.Rlimits
+	c.NoNewPrivileges = app.NoNewPrivileges
+	c.ApparmorProfile = app.ApparmorProfile
+	c.SelinuxLabel = app.SelinuxLabel
+	c.OOMScoreAdj = app.OOMScoreAdj
+	c.Capabilities = capsFor(app, process.User.UID)
+	if c.User.Umask == nil {
+		c.User.Umask = app.User.Umask
+	}
+	return &c
+}
+
+// capsFor keeps the app's bounding set for another user. Root gets what root
+// would have had in the app, anybody else what the app passes on: nothing but
+// its ambient set, and that only to the app's own user.
+func capsFor(app *specs.Process, uid uint32) *specs.LinuxCapabilities {
+	if app.Capabilities == nil {
+		return nil
+	}
+	if uid == app.User.UID {
+		return app.Capabilities
+	}
+	caps := &specs.LinuxCapabilities{Bounding: app.Capabilities.Bounding}
+	if uid == 0 {
+		caps.Effective, caps.Permitted = caps.Bounding, caps.Bounding
+	}
+	return caps
+}
+
+// Exec enters a running app. Like Start it wants the locked main thread, and
+// is followed by Supervise or Release.
+func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
+	var all, childs hold
+	defer all.Run()
+	defer childs.Run()
+	s := &Started{libexec: r.Libexec, signals: watch()}
+	all.Push(s.signals.giveBack)
+
+	target, err := all.file(openApp(r.Status))
+	if err != nil {
+		return nil, err
+	}
+	b, err := r.prepare(ctx, &all, target)
+	if err != nil {
+		return nil, err
+	}
+	launch := Request{
+		ID: r.ID, Spec: &specs.Spec{Process: r.Process}, Terminal: r.Terminal, Stdin: r.Stdin,
+		Detached: r.Detached, PidFile: r.PidFile, Log: stage1.Log{Driver: stage1.LogPassthrough},
+	}
+	if r.Detached {
+		launch.Log.Driver = stage1.LogNone
+	}
+	io, err := openStdio(&all, &childs, &launch)
+	if err != nil {
+		return nil, err
+	}
+	b.stdio = io.child
+	if interrupted, err := s.signals.block(); err != nil || interrupted || ctx.Err() != nil {
+		return nil, errors.Join(err, context.Cause(ctx), ErrInterrupted)
+	}
+	pid, pidfd, sync, err := b.clone()
+	if pid > 0 {
+		all.Push(func() { reap(pid) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(sync.fd)
+	s.Pid, s.Pidfd = pid, pidfd
+	all.Push(func() { _ = pidfd.Close() })
+	childs.Run()
+	if err := s.describe(&all, &launch, io, nil); err != nil {
+		return nil, err
+	}
+	if s.Pty, err = all.file(sync.wait()); err != nil {
+		return nil, err
+	}
+	if r.Ready != nil {
+		if err := r.Ready(); err != nil {
+			return nil, err
+		}
+	}
+	s.finishStart(&all)
+	return s, nil
+}
+
+func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (*birth, error) {
+	o := PlanOptions{Terminal: r.Terminal, Outlive: r.Detached}
+	if r.Terminal {
+		o.Rows, o.Columns = terminalSize(r.Process.ConsoleSize)
+	}
+	plan, err := ExecPlan(r.Spec, r.Process, o)
+	if err != nil {
+		return nil, err
+	}
+	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(r.Cgroups) }}
+	if owns(r.Spec, specs.PIDNamespace) {
+		b.pidns = target
+	}
+	b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
+	if err != nil {
+		return nil, err
+	}
+	if b.cgroup, err = openUnified(all, r.Cgroups); err != nil {
+		return nil, err
+	}
+	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
+		return nil, err
+	}
+	b.sources, err = openSources(all, plan, nil, target)
+	return b, err
+}
+
+// openApp opens the process of a status and makes sure that it still is the
+// one that was recorded.
+func openApp(st stage1.Status) (*os.File, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	if st.Pid <= 0 || st.Boot != boot || st.Exit != nil {
+		return nil, ErrNotRunning
+	}
+	fd, err := unix.PidfdOpen(st.Pid, 0)
+	if err != nil {
+		return nil, ErrNotRunning
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	// The descriptor came first: if the start time is right now, it was then.
+	if start, err := startTime(st.Pid); err != nil || start != st.Start {
+		_ = f.Close()
+		return nil, ErrNotRunning
+	}
+	return f, nil
+}
+
+// openUnified opens the one of the recorded directories a process can be
+// cloned into; nil if there is none.
+func openUnified(all *hold, dirs []string) (*os.File, error) {
+	for _, dir := range dirs {
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); err != nil {
+			return nil, fmt.Errorf("open cgroup %s: %w", dir, err)
+		}
+		if fs.Type == unix.CGROUP2_SUPER_MAGIC {
+			return all.file(os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0))
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/stage1/launch"
+)
+
+// helperEnv makes the test binary a small gantry: it launches the request in
+// the file named, on its main thread, and becomes the supervisor.
+const helperEnv = "GANTRY_TEST_LAUNCH"
+
+func init() {
+	if os.Getenv(helperEnv) != "" {
+		runtime.LockOSThread()
+	}
+}
+
+// libexec holds gantry-init and gantry-stage1, built once.
+var libexec string
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv(helperEnv); file != "" {
+		os.Exit(helper(file))
+	}
+	dir, err := os.MkdirTemp("", "gantry-launch-")
+	if err == nil {
+		libexec = dir
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func build(dir string) error {
+	for _, name := range []string{"gantry-init", "gantry-stage1"} {
+		cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, name), "../../cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	return nil
+}
+
+// helperRequest is what a test asks the helper to do.
+type helperRequest struct {
+	Launch launch.Request
+	Exec   *launch.ExecRequest
+}
+
+func helper(file string) int {
+	if err := launchFile(file); err != nil {
+		fmt.Fprintln(os.Stderr, "launch:", err)
+		var e *launch.Error
+		if errors.As(err, &e) {
+			return e.ExitCode()
+		}
+		return 125
+	}
+	return 0
+}
+
+func launchFile(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var r helperRequest
+	if err := json.Unmarshal(b, &r); err != nil {
+		return err
+	}
+	if r.Exec != nil {
+		s, err := launch.Exec(context.Background(), *r.Exec)
+		if err != nil {
+			return err
+		}
+		return s.Supervise()
+	}
+	if r.Launch.PodDir != "" {
+		if r.Launch.Lock, err = flock.OpenDir(r.Launch.PodDir); err != nil {
+			return err
+		}
+		if err := flock.TryExclusive(r.Launch.Lock); err != nil {
+			return err
+		}
+	}
+	s, err := launch.Start(context.Background(), r.Launch)
+	if err != nil {
+		return err
+	}
+	return s.Supervise()
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package launch turns a bundle into a process. Plan is pure: the ordered
+// steps of a launch as data. Start is the host half: it prepares cgroup,
+// network namespace, filter and mounts, clones gantry-init into them, and
+// waits for the app's execve. Supervise becomes the supervisor in place.
+package launch
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// PlanOptions are what a plan depends on besides the bundle.
+type PlanOptions struct {
+	Bundle   string       // directory relative sources of mounts start from
+	Root     RootPlan     // what / is made of
+	Cgroups  CgroupLayout // how this host's cgroups are mounted
+	Terminal bool
+	Init     bool // gantry-init stays as process 1
+	Outlive  bool // the app does not die with its parent
+	Rows     uint16
+	Columns  uint16
+}
+
+// RootPlan says what the root is made of, without the descriptors.
+type RootPlan struct {
+	Tree        bool // a detached tree mount is donated; else Dir is bound
+	Dir         string
+	Upper, Work string // of the writable overlay; empty: none
+	Volatile    bool   // the upper is thrown away at the end: nothing in it needs to reach the disk
+}
+
+// planner collects sources and steps.
+type planner struct {
+	spec  *specs.Spec
+	linux *specs.Linux
+	o     PlanOptions
+	plan  stage1.Plan
+}
+
+func (p *planner) add(s stage1.Step) { p.plan.Steps = append(p.plan.Steps, s) }
+
+func (p *planner) source(s stage1.Source) int {
+	p.plan.Sources = append(p.plan.Sources, s)
+	return len(p.plan.Sources) - 1
+}
+
+// Plan orders the steps that make a process of spec. It reads nothing.
+func Plan(spec *specs.Spec, o PlanOptions) (stage1.Plan, error) {
+	if err := supported(spec); err != nil {
+		return stage1.Plan{}, err
+	}
+	p := &planner{spec: spec, linux: spec.Linux, o: o}
+	p.plan.Version = stage1.PlanVersion
+	for _, stage := range []func() error{
+		p.namespaces, p.root, p.mounts, p.devices, p.kernel, p.paths, p.process,
+	} {
+		if err := stage(); err != nil {
+			return stage1.Plan{}, err
+		}
+	}
+	return p.plan, nil
+}
+
+// namespaces: those to be made are the process's from birth, those to be
+// joined come first, and the cgroup namespace waits for the cgroup mount.
+func (p *planner) namespaces() error {
+	for i, ns := range p.linux.Namespaces {
+		field := fmt.Sprintf("linux.namespaces[%d]", i)
+		kind, err := namespaceKind(field, ns.Type)
+		if err != nil {
+			return err
+		}
+		switch {
+		case ns.Type == specs.CgroupNamespace && ns.Path == "":
+		case ns.Path == "" && ns.Type != specs.NetworkNamespace:
+			p.plan.Clone = append(p.plan.Clone, string(ns.Type))
+		default:
+			fd := p.source(stage1.Source{Kind: stage1.SourceNamespace, Namespace: string(ns.Type), Path: ns.Path, For: field})
+			p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kind}})
+		}
+	}
+	if p.spec.Hostname+p.spec.Domainname != "" {
+		p.add(stage1.Step{Hostname: &stage1.Hostname{Name: p.spec.Hostname, Domain: p.spec.Domainname}})
+	}
+	return nil
+}
+
+// owns tells whether the app has a namespace of its own.
+func owns(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func namespaceKind(field string, t specs.LinuxNamespaceType) (uint64, error) {
+	switch t {
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID, nil
+	case specs.NetworkNamespace:
+		return unix.CLONE_NEWNET, nil
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS, nil
+	case specs.IPCNamespace:
+		return unix.CLONE_NEWIPC, nil
+	case specs.UTSNamespace:
+		return unix.CLONE_NEWUTS, nil
+	case specs.CgroupNamespace:
+		return unix.CLONE_NEWCGROUP, nil
+	}
+	return 0, fmt.Errorf("%s.type: %s namespaces are not supported", field, t)
+}
+
+// overlayOptions turn off what an image's extended attributes could steer.
+func overlayOptions(volatile bool) []string {
+	options := []string{"redirect_dir=nofollow", "metacopy=off", "index=off"}
+	if volatile {
+		options = append(options, "volatile")
+	}
+	return options
+}
+
+func (p *planner) root() error {
+	r := &stage1.Root{HostPrivate: unix.MS_PRIVATE, Attr: stage1.Attr{Propagation: unix.MS_PRIVATE, PropagateBelow: true}}
+	switch p.linux.RootfsPropagation {
+	case "", "private", "rprivate":
+	case "slave", "rslave", "shared", "rshared", "unbindable", "runbindable":
+		r.HostPrivate = unix.MS_SLAVE
+	default:
+		return fmt.Errorf("linux.rootfsPropagation: %q is not a propagation", p.linux.RootfsPropagation)
+	}
+	if p.o.Root.Tree {
+		r.FD = p.source(stage1.Source{Kind: stage1.SourceTree, For: "/"})
+		r.Attr.Set = unix.MOUNT_ATTR_NODEV
+	} else {
+		r.FD = p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.o.Root.Dir, Recursive: true, For: "/"})
+	}
+	if p.o.Root.Upper != "" {
+		r.Upper, r.Work = p.o.Root.Upper, p.o.Root.Work
+	} else if p.readOnlyRoot() {
+		r.Need = p.topMounts()
+	}
+	if p.o.Root.Tree || r.Upper != "" {
+		r.Options = overlayOptions(p.o.Root.Volatile)
+	}
+	p.add(stage1.Step{Root: r})
+	return nil
+}
+
+func (p *planner) readOnlyRoot() bool {
+	return p.spec.Root != nil && p.spec.Root.Readonly || p.o.Root.Tree && p.o.Root.Upper == ""
+}
+
+// topMounts are the mount points that have to be in the root itself.
+func (p *planner) topMounts() []string {
+	var top []string
+	for i, m := range p.spec.Mounts {
+		below := false
+		for _, earlier := range p.spec.Mounts[:i] {
+			below = below || isBelow(m.Destination, earlier.Destination)
+		}
+		if !below {
+			top = append(top, path.Clean(m.Destination))
+		}
+	}
+	if cwd := p.spec.Process.Cwd; cwd != "/" && cwd != "" {
+		top = append(top, path.Clean(cwd))
+	}
+	return top
+}
+
+func isBelow(name, dir string) bool {
+	return strings.HasPrefix(path.Clean(name)+"/", path.Clean(dir)+"/")
+}
+
+// kernel sets what belongs to the namespaces as a whole.
+func (p *planner) kernel() error {
+	if p.o.Terminal {
+		p.add(stage1.Step{Terminal: &stage1.Terminal{
+			Rows: p.o.Rows, Columns: p.o.Columns, UID: p.spec.Process.User.UID, Console: true,
+		}})
+	} else {
+		p.add(stage1.Step{Session: &stage1.Session{}})
+	}
+	return p.sysctls()
+}
+
+// paths hides and protects what the mounts brought, closes the root, and
+// leaves the host.
+func (p *planner) paths() error {
+	if cwd := p.spec.Process.Cwd; cwd != "/" {
+		p.add(stage1.Step{Mkdir: &stage1.Mkdir{Path: path.Clean(cwd), Mode: 0o755}})
+	}
+	for _, name := range p.linux.ReadonlyPaths {
+		p.add(stage1.Step{ReadOnly: &stage1.ReadOnly{Path: path.Clean(name)}})
+	}
+	for _, name := range p.linux.MaskedPaths {
+		p.add(stage1.Step{Mask: &stage1.Mask{Path: path.Clean(name)}})
+	}
+	if p.spec.Root != nil && p.spec.Root.Readonly {
+		p.add(stage1.Step{Remount: &stage1.Remount{Path: "/", Attr: stage1.Attr{Set: unix.MOUNT_ATTR_RDONLY}}})
+	}
+	p.add(stage1.Step{Pivot: &stage1.Pivot{}})
+	if flag, below, ok := propagation(p.linux.RootfsPropagation); ok && flag != unix.MS_PRIVATE {
+		p.add(stage1.Step{Remount: &stage1.Remount{Path: "/", Attr: stage1.Attr{Propagation: flag, PropagateBelow: below}}})
+	}
+	return nil
+}
+
+// absolute resolves a source as the specification wants: relative to the
+// bundle.
+func (p *planner) absolute(source string) string {
+	if filepath.IsAbs(source) {
+		return source
+	}
+	return filepath.Join(p.o.Bundle, source)
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/undo"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// Root is what / is made of: a detached tree mount or a directory, below a
+// writable overlay if Upper and Work are given.
+type Root struct {
+	Lower       *os.File `json:"-"` // detached mount; stays the caller's
+	Dir         string
+	Upper, Work string
+}
+
+// Request is one launch.
+type Request struct {
+	ID     string // names the cgroup: gantry-<ID>
+	Spec   *specs.Spec
+	Bundle string // where relative sources of mounts start
+	Root   Root
+
+	PodDir   string   // …/pods/run/<uuid>; empty: no pod, as for gantry-oci
+	Lock     *os.File `json:"-"` // the pod directory, locked; inherited by the supervisor
+	NameLink string   // unlinked when the pod is removed
+	App      string
+	Libexec  string
+	RunDir   string // for the cache of filters
+
+	Detached bool
+	Terminal bool
+	Stdin    bool
+	Log      stage1.Log
+
+	StopSignal  string
+	StopTimeout time.Duration
+	Remove      bool // the pod goes when the app ends
+	Init        bool
+	Outlive     bool // no supervisor: the app does not die with its parent
+	PidFile     string
+
+	CgroupStrict map[string]bool
+	Notes        func(string) `json:"-"`
+	Ready        func() error `json:"-"` // called when the app's execve succeeded
+}
+
+// Started is an app that runs.
+type Started struct {
+	Pid   int
+	Pidfd *os.File
+	Pty   *os.File // master of the app's terminal, nil if it has none
+
+	libexec  string
+	contract stage1.Contract
+	inherit  []*os.File // what the contract names
+	back     func()     // takes everything back; for failures before Supervise
+	signals  *signals
+}
+
+func (r *Request) appDir() string { return r.PodDir + "/" + stage1.AppsDir + "/" + r.App }
+
+func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
+	o := PlanOptions{
+		Bundle:   r.Bundle,
+		Cgroups:  layout,
+		Terminal: r.Terminal,
+		Init:     r.Init,
+		Outlive:  r.Outlive,
+		Root: RootPlan{
+			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,
+			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove,
+		},
+	}
+	if r.Terminal {
+		o.Rows, o.Columns = terminalSize(r.Spec.Process.ConsoleSize)
+	}
+	return o
+}
+
+// hold keeps files that are closed together when a launch fails, and in the
+// parent when the child has them.
+type hold struct {
+	undo.Stack
+}
+
+func (h *hold) file(f *os.File, err error) (*os.File, error) {
+	if err == nil {
+		h.Push(func() { _ = f.Close() })
+	}
+	return f, err
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/netns"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// openSources opens what a plan donates, in its order. The caller closes what
+// hold got.
+func openSources(h *hold, plan stage1.Plan, tree *os.File, pidfd *os.File) ([]*os.File, error) {
+	files := make([]*os.File, len(plan.Sources))
+	for i, s := range plan.Sources {
+		f, err := openSource(h, s, tree, pidfd)
+		if err != nil {
+			return nil, err
+		}
+		files[i] = f
+	}
+	return files, nil
+}
+
+func openSource(h *hold, s stage1.Source, tree, pidfd *os.File) (*os.File, error) {
+	switch s.Kind {
+	case stage1.SourceTree:
+		return tree, nil
+	case stage1.SourcePidfd:
+		return pidfd, nil
+	case stage1.SourceMount:
+		f, err := h.file(cloneMount(s.Path, s.Recursive))
+		if err != nil {
+			return nil, fmt.Errorf("open %s for %s: %w", s.Path, s.For, err)
+		}
+		return f, nil
+	}
+	if s.Path == "" {
+		f, err := h.file(netns.New())
+		if err != nil {
+			return nil, fmt.Errorf("make network namespace: %w", err)
+		}
+		return f, nil
+	}
+	f, err := h.file(openNamespace(s))
+	if err != nil {
+		return nil, fmt.Errorf("%s.path: %w", s.For, err)
+	}
+	return f, nil
+}
+
+// cloneMount makes a detached clone of the mount at a path of the host.
+func cloneMount(path string, recursive bool) (*os.File, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openNamespace opens a namespace and makes sure that it is of the kind the
+// bundle says.
+func openNamespace(s stage1.Source) (*os.File, error) {
+	f, err := os.Open(s.Path)
+	if err != nil {
+		return nil, err
+	}
+	want, err := namespaceKind(s.For, specs.LinuxNamespaceType(s.Namespace))
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil || uint64(kind) != want {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s is not a %s namespace", s.Path, s.Namespace)
+	}
+	return f, nil
+}
+
+// openInit opens gantry-init on a read-only detached clone of its mount, so
+// that nobody inside can open /proc/PID/exe for writing (CVE-2019-5736).
+// Where the clone cannot be had, a sealed copy in memory does the same.
+func openInit(libexec string) (*os.File, error) {
+	path := filepath.Join(libexec, "gantry-init")
+	f, err := cloneMount(path, false)
+	if err != nil {
+		if os.IsNotExist(err) {
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		return copyInit(path)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(int(f.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		_ = f.Close()
+		return copyInit(path)
+	}
+	return f, nil
+}
+
+func copyInit(path string) (*os.File, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	f, err := memfile("gantry-init", b)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// Opened anew for reading: what somebody may write cannot be executed.
+	return os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/seccomp"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// Start makes everything a launch needs, clones gantry-init into it and waits
+// until the app's execve succeeded. It must be called on the main thread,
+// locked: Supervise execs there, and the app dies with that thread. On error
+// nothing is left. From the clone on signals are blocked; Supervise hands
+// them to the supervisor, Release gives them back.
+func Start(ctx context.Context, r Request) (_ *Started, err error) {
+	var all, childs hold
+	defer all.Run()
+	defer childs.Run()
+	s := &Started{libexec: r.Libexec, signals: watch()}
+	all.Push(s.signals.giveBack)
+
+	b, group, err := prepare(ctx, &all, &r)
+	if err != nil {
+		return nil, err
+	}
+	if err := recordRuntime(&r, group); err != nil {
+		return nil, err
+	}
+	io, err := openStdio(&all, &childs, &r)
+	if err != nil {
+		return nil, err
+	}
+	b.stdio = io.child
+	if interrupted, err := s.signals.block(); err != nil || interrupted || ctx.Err() != nil {
+		return nil, errors.Join(err, context.Cause(ctx), ErrInterrupted)
+	}
+	pid, pidfd, sync, err := b.clone()
+	if pid > 0 {
+		all.Push(func() { reap(pid) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(sync.fd)
+	s.Pid, s.Pidfd = pid, pidfd
+	all.Push(func() { _ = pidfd.Close() })
+	childs.Run()
+
+	// What follows is done while gantry-init mounts.
+	if err := s.describe(&all, &r, io, group); err != nil {
+		return nil, err
+	}
+	if s.Pty, err = all.file(sync.wait()); err != nil {
+		return nil, err
+	}
+	if r.Ready != nil {
+		if err := r.Ready(); err != nil {
+			return nil, err
+		}
+	}
+	s.finishStart(&all)
+	return s, nil
+}
+
+// prepare plans, and does what takes time at once: the filter, the cgroup,
+// and everything that is opened.
+func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group, error) {
+	layout, err := HostCgroups()
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := Plan(r.Spec, r.planOptions(layout))
+	if err != nil {
+		return nil, nil, err
+	}
+	b := &birth{plan: plan}
+	type made struct {
+		group *cgroups.Group
+		err   error
+	}
+	grouped := make(chan made, 1)
+	filtered := make(chan error, 1)
+	go func() {
+		group, err := cgroups.Create(cgroups.Options{
+			Name: "gantry-" + r.ID, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
+		})
+		grouped <- made{group, err}
+	}()
+	go func() {
+		var err error
+		b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
+		filtered <- err
+	}()
+	err = b.open(all, r)
+	g := <-grouped
+	if g.err == nil {
+		all.Push(func() { _ = g.group.Delete() })
+		b.cgroup, b.enter = g.group.CloneFD(), g.group.Enter
+	}
+	return b, g.group, errors.Join(err, g.err, <-filtered)
+}
+
+func (b *birth) open(all *hold, r *Request) (err error) {
+	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
+		return err
+	}
+	b.sources, err = openSources(all, b.plan, r.Root.Lower, nil)
+	return err
+}
+
+// recordRuntime writes what destroying the pod needs, before anything runs.
+func recordRuntime(r *Request, group *cgroups.Group) error {
+	if r.PodDir == "" {
+		return nil
+	}
+	return writeJSON(r.PodDir, stage1.RuntimeFile, stage1.Runtime{
+		Version: stage1.RuntimeVersion, Supervisor: os.Getpid(), Cgroups: group.Dirs(),
+		NameLink: r.NameLink, Remove: r.Remove,
+	})
+}
+
+// describe records the process and fills the supervisor's contract.
+func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Group) error {
+	start, err := startTime(s.Pid)
+	if err != nil {
+		return fmt.Errorf("identify process %d: %w", s.Pid, err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		return fmt.Errorf("read boot id: %w", err)
+	}
+	s.contract = stage1.Contract{
+		Version: stage1.SupervisorVersion, ID: r.ID, App: r.App,
+		Pid: s.Pid, Start: start, Boot: boot, Started: time.Now().UnixNano(),
+		Pods: -1, Lock: -1, Control: -1, Pty: -1, Stdin: -1,
+		NameLink: r.NameLink, PidFile: r.PidFile, Remove: r.Remove,
+		Raw: r.Terminal && !r.Detached, Echo: !r.Detached,
+		StopSignal: signalNumber(r.StopSignal), StopTimeout: int64(r.StopTimeout),
+		Stdout: s.inheritFile(io.stdout), Stderr: s.inheritFile(io.stderr),
+		LogFile: s.inheritFile(io.logFile), Pidfd: s.inheritFile(s.Pidfd),
+	}
+	if group != nil {
+		s.contract.Cgroups = group.Dirs()
+	}
+	if r.PidFile != "" {
+		if err := os.WriteFile(r.PidFile, []byte(strconv.Itoa(s.Pid)), 0o644); err != nil {
+			return fmt.Errorf("write pid file: %w", err)
+		}
+		all.Push(func() { _ = os.Remove(r.PidFile) })
+	}
+	if r.PodDir == "" {
+		return nil
+	}
+	return s.describePod(all, r)
+}
+
+// describePod adds what only a pod has: its place, lock, status and control
+// socket.
+func (s *Started) describePod(all *hold, r *Request) error {
+	c := &s.contract
+	phase := filepath.Dir(r.PodDir)
+	pods, err := all.file(os.OpenFile(filepath.Dir(phase), unix.O_PATH|unix.O_DIRECTORY, 0))
+	if err != nil {
+		return err
+	}
+	c.Phase, c.Pods, c.Lock = filepath.Base(phase), s.inheritFile(pods), s.inheritFile(r.Lock)
+	control, err := all.file(listen(r.PodDir))
+	if err != nil {
+		return err
+	}
+	c.Control = s.inheritFile(control)
+	return writeJSON(r.appDir(), stage1.StatusFile, stage1.Status{
+		Version: stage1.StatusVersion, Pid: c.Pid, Start: c.Start, Boot: c.Boot, Started: c.Started,
+	})
+}
+
+// inheritFile notes a file for the supervisor and returns its number, -1 for
+// none.
+func (s *Started) inheritFile(f *os.File) int {
+	if f == nil {
+		return -1
+	}
+	s.inherit = append(s.inherit, f)
+	return int(f.Fd())
+}
+
+// finishStart moves what the launch holds to s, for Supervise or Release.
+func (s *Started) finishStart(all *hold) {
+	s.contract.Pty = s.inheritFile(s.Pty)
+	taken := all.Stack
+	s.back = taken.Run
+	all.Release()
+}
+
+// Release takes everything back after a Start that is not followed by a
+// supervisor: the app is killed.
+func (s *Started) Release() {
+	s.back()
+}
+
+// reap kills a process that is our child and collects it.
+func reap(pid int) {
+	_ = unix.Kill(pid, unix.SIGKILL)
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
+		}
+	}
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervise
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/rootfs"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// finish does what the end of the app asks for, in an order that loses
+// nothing when we are killed half-way: output, record, cgroups, place.
+func (s *supervisor) finish() {
+	s.exit.OOM = s.oomKilled()
+	s.killCgroup()
+	for _, st := range s.streams {
+		st.drain()
+	}
+	if s.tty != nil {
+		s.tty.restore()
+	}
+	s.record()
+	s.removeCgroups()
+	if s.PidFile != "" {
+		_ = unix.Unlink(s.PidFile)
+	}
+	s.movePod()
+	if s.exit.Signal != 0 && unix.Getpid() != 1 {
+		dieBy(unix.Signal(s.exit.Signal))
+	}
+	unix.Exit(s.exit.Code)
+}
+
+func (s *supervisor) status() stage1.Status {
+	st := stage1.Status{
+		Version: stage1.StatusVersion, Pid: s.Pid, Start: s.Start, Boot: s.Boot, Started: s.Started,
+	}
+	if s.ended {
+		st.Finished = time.Now().UnixNano()
+		st.Exit = &s.exit
+	}
+	return st
+}
+
+// record replaces the status of the app by rename.
+func (s *supervisor) record() {
+	if s.Pods < 0 {
+		return
+	}
+	dir, err := unix.Openat(s.Lock, stage1.AppsDir+"/"+s.App, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	b, err := json.Marshal(s.status())
+	if err != nil {
+		return
+	}
+	const temp = "." + stage1.StatusFile + ".new"
+	fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return
+	}
+	b = append(b, '\n')
+	n, err := unix.Write(fd, b)
+	_ = unix.Close(fd)
+	if err == nil && n == len(b) {
+		_ = unix.Renameat(dir, temp, dir, stage1.StatusFile)
+	}
+}
+
+// movePod moves the pod directory to where its phase is over. With Remove it
+// goes through garbage, where the next gantry finds it if we are killed.
+func (s *supervisor) movePod() {
+	if s.Pods < 0 {
+		return
+	}
+	_ = unix.Unlinkat(s.Lock, stage1.ControlFile, 0)
+	to := stage1.PhaseExited
+	if s.Remove {
+		to = stage1.PhaseGarbage
+	}
+	_ = unix.Mkdirat(s.Pods, to, 0o700)
+	name := to + "/" + s.ID
+	if err := unix.Renameat(s.Pods, s.Phase+"/"+s.ID, s.Pods, name); err != nil || !s.Remove {
+		return
+	}
+	if s.NameLink != "" {
+		_ = unix.Unlink(s.NameLink)
+	}
+	_ = removePod(s.Pods, to, s.ID)
+}
+
+// removePod removes a pod directory through a descriptor of its parent.
+func removePod(pods int, phase, id string) error {
+	dir, err := unix.Openat(pods, phase, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	return rootfs.RemoveAllAt(dir, id)
+}
+
+// killCgroup kills what the app left behind. In a pid namespace of its own
+// everything died with it.
+func (s *supervisor) killCgroup() {
+	for _, dir := range s.Cgroups {
+		if writeFile(dir+"/cgroup.kill", "1") == nil {
+			return
+		}
+	}
+	for _, dir := range s.Cgroups {
+		b, err := readFile(dir + "/cgroup.procs")
+		if err != nil {
+			continue
+		}
+		for line := range bytes.Lines(b) {
+			if pid, err := strconv.Atoi(strings.TrimSpace(string(line))); err == nil && pid > 1 {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+	}
+}
+
+// removeCgroups removes the recorded directories with the groups the app made
+// below. What still is busy is swept by the next gantry.
+func (s *supervisor) removeCgroups() {
+	for _, dir := range s.Cgroups {
+		if unix.Rmdir(dir) == unix.EBUSY {
+			removeGroupsBelow(dir)
+			_ = unix.Rmdir(dir)
+		}
+	}
+}
+
+func removeGroupsBelow(dir string) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := unix.ReadDirent(fd, buf)
+		if err != nil || n <= 0 {
+			return
+		}
+		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+		for _, name := range names {
+			below := dir + "/" + name
+			if unix.Rmdir(below) == unix.EBUSY {
+				removeGroupsBelow(below)
+				_ = unix.Rmdir(below)
+			}
+		}
+	}
+}
+
+// oomKilled tells whether the kernel killed a process of the app for memory.
+func (s *supervisor) oomKilled() bool {
+	for _, dir := range s.Cgroups {
+		for _, name := range []string{"/memory.events", "/memory.oom_control"} {
+			b, err := readFile(dir + name)
+			if err != nil {
+				continue
+			}
+			for line := range bytes.Lines(b) {
+				count, ok := bytes.CutPrefix(line, []byte("oom_kill "))
+				if n, err := strconv.Atoi(strings.TrimSpace(string(count))); ok && err == nil && n > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func writeFile(path, value string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(value))
+	return err
+}
+
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 16<<10)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return nil, err
+	}
+	return b[:n], nil
+}

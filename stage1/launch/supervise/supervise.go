@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package supervise is gantry-stage1: what stays of gantry while an app runs.
+// One thread polls a signalfd, the app's pidfd, the control socket, the
+// terminal and the log pipes; nothing else runs and next to nothing is
+// allocated.
+package supervise
+
+import (
+	"errors"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/wire"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// heapLimit starts the collector when a busy control channel has left this
+// much behind; usually it never runs.
+const heapLimit = 4 << 20
+
+// supervisor is the state of the loop.
+type supervisor struct {
+	stage1.Contract
+	signals  int
+	conns    []int     // accepted control connections
+	streams  []*stream // bytes to copy and log
+	tty      *terminal // our own terminal, in raw mode
+	deadline time.Time // when a stop turns into SIGKILL; zero: none
+	polls    []unix.PollFd
+	ended    bool
+	exit     stage1.Exit
+}
+
+// Run supervises the app of the contract in the memory file fd and does not
+// return unless the contract cannot be read.
+func Run(fd int) error {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(heapLimit)
+	_ = unix.Prctl(unix.PR_SET_NAME, nameBytes("gantry-stage1"), 0, 0, 0)
+	s := &supervisor{}
+	if err := s.read(fd); err != nil {
+		return err
+	}
+	s.closeOthers()
+	if err := s.setUp(); err != nil {
+		// The app must not run unsupervised.
+		s.kill(unix.SIGKILL)
+		return err
+	}
+	for !s.ended {
+		s.turn()
+	}
+	s.finish()
+	return nil
+}
+
+func (s *supervisor) read(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return errors.New("read contract: " + err.Error())
+	}
+	b := make([]byte, st.Size)
+	n, err := unix.Pread(fd, b, 0)
+	if err != nil {
+		return errors.New("read contract: " + err.Error())
+	}
+	if _, err := wire.Decode(b[:n], &s.Contract); err != nil {
+		return errors.New("read contract: " + err.Error())
+	}
+	return nil
+}
+
+// closeOthers closes every descriptor the contract does not name. The Go
+// runtime has opened none yet.
+func (s *supervisor) closeOthers() {
+	keep := []int{s.Pidfd, s.Lock, s.Pods, s.Control, s.Pty, s.Stdin, s.Stdout, s.Stderr, s.LogFile}
+	keep = append(keep, s.Keep...)
+	slices.Sort(keep)
+	next := uint(3)
+	for _, fd := range keep {
+		if fd < 3 {
+			continue
+		}
+		unix.CloseOnExec(fd)
+		if uint(fd) > next {
+			_ = unix.CloseRange(next, uint(fd)-1, 0)
+		}
+		next = max(next, uint(fd)+1)
+	}
+	_ = unix.CloseRange(next, ^uint(0), 0)
+}
+
+func (s *supervisor) setUp() error {
+	fd, err := openSignals()
+	if err != nil {
+		return errors.New("open signalfd: " + err.Error())
+	}
+	s.signals = fd
+	if s.Control >= 0 {
+		_ = unix.SetNonblock(s.Control, true)
+	}
+	if s.Pty >= 0 && s.Raw {
+		s.tty = openTerminal(s.Pty)
+	}
+	s.openStreams()
+	return nil
+}
+
+// turn waits for something to happen and deals with all of it.
+func (s *supervisor) turn() {
+	s.polls = s.polls[:0]
+	s.watch(s.signals, unix.POLLIN)
+	s.watch(s.Pidfd, unix.POLLIN)
+	s.watch(s.Control, unix.POLLIN)
+	conns := len(s.conns)
+	for _, fd := range s.conns {
+		s.watch(fd, unix.POLLIN)
+	}
+	for _, st := range s.streams {
+		s.watch(st.want())
+	}
+	if _, err := unix.Poll(s.polls, s.patience()); err != nil {
+		return // EINTR: a signal of the runtime
+	}
+	s.expire()
+	if s.polls[0].Revents != 0 {
+		s.readSignals()
+	}
+	for i, st := range s.streams {
+		st.turn(s.polls[3+conns+i].Revents)
+	}
+	for i := conns - 1; i >= 0; i-- {
+		if s.polls[3+i].Revents != 0 && !s.serve(s.conns[i]) {
+			_ = unix.Close(s.conns[i])
+			s.conns = slices.Delete(s.conns, i, i+1)
+		}
+	}
+	if s.polls[2].Revents != 0 {
+		s.accept()
+	}
+	if s.polls[1].Revents != 0 {
+		s.reap()
+	}
+}
+
+// watch adds a descriptor to the next poll; a negative one is passed over by
+// the kernel and keeps its place.
+func (s *supervisor) watch(fd int, events int16) {
+	s.polls = append(s.polls, unix.PollFd{Fd: int32(fd), Events: events})
+}
+
+// patience is how long a poll may wait, in milliseconds.
+func (s *supervisor) patience() int {
+	if s.deadline.IsZero() {
+		return -1
+	}
+	left := time.Until(s.deadline)
+	return int(max(left.Milliseconds()+1, 0))
+}
+
+// expire ends a stop whose time is over.
+func (s *supervisor) expire() {
+	if !s.deadline.IsZero() && !time.Now().Before(s.deadline) {
+		s.deadline = time.Time{}
+		s.kill(unix.SIGKILL)
+	}
+}
+
+// kill sends a signal to the app; one that has ended does not mind.
+func (s *supervisor) kill(sig unix.Signal) error {
+	return unix.PidfdSendSignal(s.Pidfd, sig, nil, 0)
+}
+
+// reap collects the app if it has ended.
+func (s *supervisor) reap() {
+	var status unix.WaitStatus
+	pid, err := unix.Wait4(s.Pid, &status, unix.WNOHANG, nil)
+	if err != nil || pid != s.Pid {
+		return
+	}
+	s.ended = true
+	s.exit.Code = status.ExitStatus()
+	if status.Signaled() {
+		s.exit.Signal = int(status.Signal())
+		s.exit.Code = 128 + s.exit.Signal
+	}
+	runtime.KeepAlive(s)
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/wire"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// Supervise becomes gantry-stage1 on this thread. It returns only on error,
+// and then has taken everything back.
+func (s *Started) Supervise() (err error) {
+	defer func() { s.Release() }()
+	contract, err := memfile("contract", wire.Encode(nil, &s.contract))
+	if err != nil {
+		return err
+	}
+	defer contract.Close()
+	for _, f := range append(s.inherit, contract) {
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("hand %s to the supervisor: %w", f.Name(), err)
+		}
+	}
+	path := filepath.Join(s.libexec, "gantry-stage1")
+	args := []string{"gantry-stage1", strconv.Itoa(int(contract.Fd())), s.contract.ID}
+	if err := s.signals.pend(); err != nil {
+		return err
+	}
+	// One thread runs, garbage is not collected, and no huge page is spent on
+	// a heap of a few hundred kilobytes. THP and environment are inherited.
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
+	err = syscall.Exec(path, args, []string{"GOMAXPROCS=1", "GOGC=off"})
+	return fmt.Errorf("execute %s: %w", path, err)
+}
+
+// listen makes the control socket of a pod. Its name may be longer than a
+// socket's may be: it is bound below a descriptor of its directory.
+func listen(podDir string) (*os.File, error) {
+	dir, err := os.OpenFile(podDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make control socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), stage1.ControlFile)
+	// bind gives the file the mode of the socket.
+	err = unix.Fchmod(fd, 0o600)
+	if err == nil {
+		_ = unix.Unlinkat(int(dir.Fd()), stage1.ControlFile, 0)
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), stage1.ControlFile)})
+	}
+	if err == nil {
+		err = unix.Listen(fd, 16)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("make control socket: %w", err)
+	}
+	return f, nil
+}
+
+// writeJSON replaces a file of the pod by rename. It is not synced: what it
+// says is true for this boot only, and a sync would cost more than the launch.
+func writeJSON(dir, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	temp := "." + name + ".new"
+	if err := root.WriteFile(temp, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return root.Rename(temp, name)
+}

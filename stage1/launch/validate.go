@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// supported refuses by field name what a plan would otherwise leave out.
+func supported(spec *specs.Spec) error {
+	switch {
+	case spec.Process == nil || len(spec.Process.Args) == 0 || spec.Process.Args[0] == "":
+		return errors.New("process.args: is empty")
+	case !strings.HasPrefix(spec.Process.Cwd, "/"):
+		return fmt.Errorf("process.cwd: %q is not absolute", spec.Process.Cwd)
+	case spec.Linux == nil:
+		return errors.New("linux: is missing")
+	case !owns(spec, specs.MountNamespace):
+		return errors.New("linux.namespaces: a mount namespace is needed")
+	case len(spec.Linux.UIDMappings)+len(spec.Linux.GIDMappings) > 0:
+		return errors.New("linux.uidMappings: user namespaces are not supported")
+	case spec.Hooks != nil && hasHooks(spec.Hooks):
+		return errors.New("hooks: are not supported")
+	case len(spec.Linux.NetDevices) > 0:
+		return errors.New("linux.netDevices: are not supported")
+	case spec.Linux.IntelRdt != nil:
+		return errors.New("linux.intelRdt: is not supported")
+	case spec.Linux.MemoryPolicy != nil:
+		return errors.New("linux.memoryPolicy: is not supported")
+	case len(spec.Linux.TimeOffsets) > 0:
+		return errors.New("linux.timeOffsets: are not supported")
+	case spec.Process.Scheduler != nil:
+		return errors.New("process.scheduler: is not supported")
+	case spec.Process.IOPriority != nil:
+		return errors.New("process.ioPriority: is not supported")
+	case spec.Process.ExecCPUAffinity != nil:
+		return errors.New("process.execCPUAffinity: is not supported")
+	}
+	return noNUL(spec.Process)
+}
+
+// noNUL refuses what execve would cut short.
+func noNUL(p *specs.Process) error {
+	for field, values := range map[string][]string{"process.args": p.Args, "process.env": p.Env} {
+		for i, v := range values {
+			if strings.ContainsRune(v, 0) {
+				return fmt.Errorf("%s[%d]: contains a NUL byte", field, i)
+			}
+		}
+	}
+	return nil
+}
+
+func hasHooks(h *specs.Hooks) bool {
+	n := len(h.Prestart) + len(h.CreateRuntime) + len(h.CreateContainer) + len(h.StartContainer) + len(h.Poststart) + len(h.Poststop)
+	return n > 0
+}
