@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-var roles = map[string]func(dir string) error{"churn": churn, "hold": holdWriter, "full": fullDisk}
+var roles = map[string]func(dir string) error{"churn": churn, "hold": holdWriter, "full": fullDisk, "readonly": readOnlyStore}
 
 // start runs a role and returns what it prints.
 func start(t *testing.T, role, dir string, attr *syscall.SysProcAttr) (*exec.Cmd, *bufio.Reader) {
@@ -366,6 +366,66 @@ func tagSome(dir string) ([]image.Reference, error) {
 func TestStore_fullDiskCanBeFreed(t *testing.T) {
 	_, out := start(t, "full", t.TempDir(), &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
 	if line, _ := out.ReadString('\n'); line != "freed\n" {
+		t.Errorf("it printed %q", line)
+	}
+}
+
+// readOnlyStore makes the file system of a store read-only and uses the store.
+func readOnlyStore(dir string) error {
+	s, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	b := []byte("content")
+	d, err := s.Put("a/b", b)
+	if err != nil {
+		return err
+	}
+	ref, err := image.Parse("app")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.Tag(ref, d), s.Close(), os.Chmod(dir, 0o755)); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		source string
+		flags  uintptr
+	}{{"", unix.MS_REC | unix.MS_PRIVATE}, {dir, unix.MS_BIND}, {dir, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY}} {
+		target := dir
+		if m.source == "" {
+			target = "/"
+		}
+		if err := unix.Mount(m.source, target, "", m.flags, ""); err != nil {
+			return err
+		}
+	}
+	if s, err = Open(dir); err != nil {
+		return err
+	}
+	if _, err := s.Resolve(ref); err != nil {
+		return err
+	}
+	if got, err := s.Bytes(d, 10); err != nil || string(got) != string(b) {
+		return fmt.Errorf("read %q: %w", got, err)
+	}
+	if _, err := s.GC(nil); err != nil {
+		return fmt.Errorf("collect what is not there: %w", err)
+	}
+	if _, err := s.Put("a/b", []byte("more")); !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("write: %w", err)
+	}
+	if err := s.Untag(ref); !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("untag: %w", err)
+	}
+	fmt.Println("read")
+	return nil
+}
+
+// An image store in a read-only /usr serves launches.
+func TestStore_readOnlyFileSystem(t *testing.T) {
+	_, out := start(t, "readonly", t.TempDir(), &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
+	if line, _ := out.ReadString('\n'); line != "read\n" {
 		t.Errorf("it printed %q", line)
 	}
 }

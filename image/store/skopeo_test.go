@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -64,6 +65,13 @@ func TestStore_skopeoReadsAndWritesIt(t *testing.T) {
 			t.Errorf("%s: skopeo reads %s", n, raw)
 		}
 	}
+	// An index of which only this machine's image was fetched.
+	d.Platform = &ispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	absent := ispec.Descriptor{MediaType: ispec.MediaTypeImageManifest, Digest: zeroHex, Size: 3, Platform: &ispec.Platform{OS: "linux", Architecture: "s390x"}}
+	tag(t, s, "multi", put(t, s, ispec.MediaTypeImageIndex, ispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ispec.MediaTypeImageIndex, Manifests: []ispec.Descriptor{absent, d},
+	}))
+	skopeo(t, "copy", "oci:"+dir+":docker.io/library/multi:latest", "oci:"+filepath.Join(t.TempDir(), "one")+":v1")
 	skopeo(t, "copy", "oci:"+dir+":docker.io/library/nginx:1.27", "oci:"+copied+":v1")
 	layout, err := OpenLayout(copied)
 	if err != nil {

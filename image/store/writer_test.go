@@ -184,3 +184,29 @@ func TestTag_concurrent(t *testing.T) {
 		}
 	}
 }
+
+// A store made by several at once is made once, and nothing of it is lost.
+func TestOpen_concurrent(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "store")
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			s, err := Open(dir)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			d, err := s.Put("a/b", []byte("content"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			tag(t, s, fmt.Sprintf("app:%d", i), d)
+		})
+	}
+	all.Wait()
+	if entries, err := open(t, dir).Entries(); err != nil || len(entries) != 8 {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+}
