@@ -5,7 +5,6 @@ package conf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -48,33 +47,61 @@ func (in *inspector) read(path string, max int64) ([]byte, error) {
 	if real == "" {
 		return nil, distrust
 	}
-	// O_NONBLOCK: a FIFO put in place of the file must not hang a launch.
-	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	// Plain system calls: package os would first ask the poller about the file,
+	// and this is read at every launch. O_NONBLOCK: a FIFO put in place of the
+	// file must not hang it.
+	fd, err := open(real)
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
+	defer syscall.Close(fd)
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	if !st.Mode().IsRegular() {
+	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	if st.Size() > max {
-		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", path, st.Size(), max)
+	if st.Size > max {
+		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", path, st.Size, max)
 	}
-	if err := in.owned(path, st, false); err != nil && distrust == nil {
+	if err := in.owned(path, st.Uid, fs.FileMode(st.Mode&0o777), false); err != nil && distrust == nil {
 		distrust = err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, max+1))
+	data, err := readAll(fd, int(st.Size))
 	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > max {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, max)
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	return data, distrust
+}
+
+func open(path string) (int, error) {
+	for {
+		fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+		if err != syscall.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// readAll reads the bytes the file had when it was looked at: one that grows
+// meanwhile is read as it was, one that shrinks as far as it goes.
+func readAll(fd, size int) ([]byte, error) {
+	data := make([]byte, size)
+	for n := 0; n < size; {
+		m, err := syscall.Read(fd, data[n:])
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m == 0 {
+			return data[:n], nil
+		}
+		n += m
+	}
+	return data, nil
 }
 
 // walk resolves path component by component, judging each directory and link
@@ -88,11 +115,16 @@ func (in *inspector) walk(path string, w want) (string, error) {
 		}
 	}
 	cur, todo, links := "/", split(path), 0
-	note(in.dir(cur))
+	note(in.root())
 	for len(todo) > 0 {
 		next := filepath.Join(cur, todo[0])
 		last := len(todo) == 1
 		todo = todo[1:]
+		if err, judged := in.dirs[next]; judged { // a real directory, then
+			note(err)
+			cur = next
+			continue
+		}
 		st, err := os.Lstat(next)
 		if err != nil {
 			return "", err
@@ -106,13 +138,14 @@ func (in *inspector) walk(path string, w want) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			note(in.owned(next, st, true))
+			note(in.inode(next, st, true))
 			if filepath.IsAbs(target) {
 				cur = "/"
 			}
 			todo = append(split(target), todo...)
 		case st.IsDir():
-			note(in.dir(next))
+			in.dirs[next] = in.inode(next, st, st.Mode()&fs.ModeSticky != 0)
+			note(in.dirs[next])
 			cur = next
 		case last && w == wantFile:
 			cur = next
@@ -137,7 +170,7 @@ func (in *inspector) arrived(path, real string, w want, distrust error) (string,
 	// A sticky directory protects the files of others, but lets anybody add
 	// one: good enough on the way (/tmp), not for the drop-ins themselves.
 	if st.Mode().Perm()&0o022 != 0 {
-		return "", writable(path, st)
+		return "", writable(path, st.Mode().Perm())
 	}
 	return real, nil
 }
@@ -152,35 +185,39 @@ func split(path string) []string {
 	return out
 }
 
-// dir judges one directory, once.
-func (in *inspector) dir(path string) error {
-	if err, ok := in.dirs[path]; ok {
-		return err
+// root judges the directory every path begins with.
+func (in *inspector) root() error {
+	if _, judged := in.dirs["/"]; !judged {
+		st, err := os.Lstat("/")
+		if err == nil {
+			err = in.inode("/", st, false)
+		}
+		in.dirs["/"] = err
 	}
-	st, err := os.Lstat(path)
-	if err == nil {
-		err = in.owned(path, st, st.Mode()&fs.ModeSticky != 0)
-	}
-	in.dirs[path] = err
-	return err
+	return in.dirs["/"]
 }
 
-// owned judges owner and, unless modeless, the write bits. Links have no mode,
-// and in a sticky directory only a file's owner may replace it.
-func (in *inspector) owned(path string, st fs.FileInfo, modeless bool) error {
+// inode judges what Lstat said.
+func (in *inspector) inode(path string, st fs.FileInfo, modeless bool) error {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok {
 		return errors.New("owner of " + path + " cannot be read")
 	}
-	if sys.Uid != 0 && sys.Uid != in.uid {
-		return fmt.Errorf("%s belongs to user %d, not to root (chown root %s)", path, sys.Uid, path)
+	return in.owned(path, sys.Uid, st.Mode().Perm(), modeless)
+}
+
+// owned judges owner and, unless modeless, the write bits. Links have no mode,
+// and in a sticky directory only a file's owner may replace it.
+func (in *inspector) owned(path string, uid uint32, mode fs.FileMode, modeless bool) error {
+	if uid != 0 && uid != in.uid {
+		return fmt.Errorf("%s belongs to user %d, not to root (chown root %s)", path, uid, path)
 	}
-	if !modeless && st.Mode().Perm()&0o022 != 0 {
-		return writable(path, st)
+	if !modeless && mode&0o022 != 0 {
+		return writable(path, mode)
 	}
 	return nil
 }
 
-func writable(path string, st fs.FileInfo) error {
-	return fmt.Errorf("%s is writable by others, mode %04o (chmod go-w %s)", path, st.Mode().Perm(), path)
+func writable(path string, mode fs.FileMode) error {
+	return fmt.Errorf("%s is writable by others, mode %04o (chmod go-w %s)", path, mode, path)
 }
