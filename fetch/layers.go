@@ -218,6 +218,7 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 	if err := <-answer; err != nil {
 		return tree.Layer{}, err
 	}
+	p.stop() // what is sealed now has no writer any more
 	return j.staging.Commit(j.diffID, sum)
 }
 
@@ -292,5 +293,6 @@ func (f *fetcher) merge(ctx context.Context, layers []tree.Layer) (tree.Tree, er
 	if err := p.order(wire.MergeStart{Layers: len(in), Limits: limits}, mergeTime, nil); err != nil {
 		return tree.Tree{}, f.refuse(fmt.Errorf("merge layers: %w", err))
 	}
+	p.stop() // what is sealed now has no writer any more
 	return st.Commit()
 }

@@ -114,7 +114,7 @@ func environment(kind string) []string {
 
 func (p *process) kill() { _ = p.proc.Kill() }
 
-// stop ends the worker, whatever it does, and reaps it.
+// stop ends the worker, whatever it does, and reaps it. It may be called again.
 func (p *process) stop() {
 	p.cancel()
 	p.kill()
