@@ -156,11 +156,14 @@ func compress(raw []byte, how string) ([]byte, string, error) {
 	case "":
 		return raw, ispec.MediaTypeImageLayer, nil
 	case "gzip":
-		w := gzip.NewWriter(&b)
-		_, err := w.Write(raw)
+		w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+		if err != nil {
+			return nil, "", err
+		}
+		_, err = w.Write(raw)
 		return closed(&b, ispec.MediaTypeImageLayerGzip, errors.Join(err, w.Close()))
 	case "zstd":
-		w, err := zstd.NewWriter(&b)
+		w, err := zstd.NewWriter(&b, zstd.WithEncoderLevel(zstd.SpeedFastest))
 		if err != nil {
 			return nil, "", err
 		}
