@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage0
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/image/store"
+	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/undo"
+	"github.com/gantryrun/gantry/seccomp"
+	"github.com/gantryrun/gantry/signature"
+	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// ready is a pod that can be launched: owned, its files written, its image
+// proven and its root mounted, all in this process.
+type ready struct {
+	pod      *pod.Pod
+	manifest pod.Manifest
+	launch   launchFile
+	spec     *specs.Spec
+	root     rootTree
+}
+
+// rootTree is the image's read-only root: a detached mount, or a directory
+// where EROFS cannot be mounted.
+type rootTree struct {
+	mount *os.File
+	dir   string
+}
+
+// open returns a directory handle to read the image's own files by.
+func (r rootTree) open() (*os.File, func(), error) {
+	if r.mount != nil {
+		return r.mount, func() {}, nil
+	}
+	f, err := os.Open(r.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, func() { _ = f.Close() }, nil
+}
+
+// close lets go of a mount that was not handed on.
+func (r rootTree) close() {
+	if r.mount != nil {
+		_ = r.mount.Close()
+	}
+}
+
+// mountTree mounts a verified tree. Pods of one image share its superblock,
+// and with that its page cache.
+func (e Env) mountTree(ctx context.Context, t tree.Tree) (rootTree, error) {
+	trees, err := e.trees()
+	if err != nil {
+		return rootTree{}, err
+	}
+	defer trees.Close()
+	m, err := trees.Mount(t)
+	if err == nil {
+		return rootTree{mount: m}, nil
+	}
+	if !errors.Is(err, tree.ErrNoErofs) {
+		return rootTree{}, fmt.Errorf("mount root: %w", err)
+	}
+	dir, err := trees.Materialise(ctx, t)
+	if err != nil {
+		return rootTree{}, fmt.Errorf("make root: %w", err)
+	}
+	return rootTree{dir: dir}, nil
+}
+
+// make does everything of a launch up to the launch itself. The undo stack
+// takes back all of it. With durable the pod's files survive a power cut.
+func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, durable bool) (*ready, error) {
+	r, err := e.newPod(ctx, o, u)
+	if err != nil {
+		return nil, err
+	}
+	v, err := e.admitFetching(ctx, ref, o)
+	if err != nil {
+		return nil, err
+	}
+	if r.root, err = e.mountTree(ctx, v.Tree); err != nil {
+		return nil, err
+	}
+	u.Push(r.root.close)
+	res, err := e.bundle(v, r.root, o, r.pod.UUID)
+	if err != nil {
+		return nil, err
+	}
+	r.spec = res.Spec
+	r.launch = launchFile{
+		Version: launchVersion, Launch: v.Launch, Options: o.Options,
+		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,
+		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
+	}
+	if err := checkBinds(res.Binds); err != nil {
+		return nil, err
+	}
+	r.manifest = pod.Manifest{
+		Version: pod.Version, UUID: r.pod.UUID, Name: o.Name, Created: time.Now().UTC(), Remove: o.Remove,
+		Network: networkName(o.Network), Labels: res.Labels,
+		Apps: []pod.App{{Name: appName, Image: v.Launch.Reference, Manifest: v.Launch.Manifest, Platform: v.Launch.Platform, Command: res.Spec.Process.Args}},
+	}
+	return r, e.write(r, res, durable)
+}
+
+func networkName(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// newPod makes the pod directory and takes its name, so that whoever waits
+// for either sees it before anything slow begins.
+func (e Env) newPod(ctx context.Context, o RunOptions, u *undo.Stack) (*ready, error) {
+	if o.Name != "" {
+		if err := pod.CheckName(o.Name); err != nil {
+			return nil, fmt.Errorf("--name: %w", err)
+		}
+	}
+	p, err := e.pods().Create()
+	if err != nil {
+		return nil, err
+	}
+	u.Push(func() { _ = p.Close() })
+	u.Push(func() { _ = p.Delete() })
+	if o.UUIDFile != "" {
+		if err := replaceFile(o.UUIDFile, p.UUID+"\n"); err != nil {
+			return nil, fmt.Errorf("--uuid-file: %w", err)
+		}
+	}
+	if o.Name == "" {
+		return &ready{pod: p}, nil
+	}
+	if err := e.takeName(ctx, p, o); err != nil {
+		return nil, err
+	}
+	u.Push(func() { _ = p.FreeName(o.Name) })
+	return &ready{pod: p}, nil
+}
+
+// takeName takes the name. A pod that lost its supervisor and was to be
+// removed at its end, or one that --replace gives up, makes room first.
+func (e Env) takeName(ctx context.Context, p *pod.Pod, o RunOptions) error {
+	err := p.TakeName(o.Name)
+	var taken *pod.Taken
+	if !errors.As(err, &taken) {
+		return err
+	}
+	old, ferr := e.find(taken.UUID) // sweeps it if it crashed
+	if ferr != nil {
+		if errors.Is(ferr, pod.ErrNotFound) {
+			return p.TakeName(o.Name)
+		}
+		return err
+	}
+	defer old.Close()
+	if o.Replace {
+		if err := e.removePod(ctx, old, true); err != nil {
+			return fmt.Errorf("replace pod %s: %w", pod.Short(old.UUID), err)
+		}
+	}
+	return p.TakeName(o.Name)
+}
+
+// replaceFile writes a small file for others by rename, so that they never
+// read half of it.
+func replaceFile(name, text string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.WriteString(text)
+	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+	}
+	return err
+}
+
+// admitFetching admits the image, fetching it first as --pull says.
+func (e Env) admitFetching(ctx context.Context, ref string, o RunOptions) (*Verified, error) {
+	a := AdmitOptions{Platform: o.Platform, Insecure: o.Insecure, Notes: o.Notes}
+	pull := o.Pull
+	if pull == "" {
+		pull = PullMissing
+	}
+	if pull == PullAlways || pull == PullNewer {
+		if err := fetchImage(ctx, ref, pull, o.Fetch); err != nil {
+			return nil, err
+		}
+		return Admit(ctx, e, ref, a)
+	}
+	v, err := Admit(ctx, e, ref, a)
+	if pull == PullNever || !missing(err) {
+		return v, err
+	}
+	if err := fetchImage(ctx, ref, pull, o.Fetch); err != nil {
+		return nil, err
+	}
+	return Admit(ctx, e, ref, a)
+}
+
+// missing says whether fetching can help: the image, or the proof of it, is
+// not here. A refusal is none of the network's business.
+func missing(err error) bool {
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, signature.ErrNoReceipt)
+}
+
+func fetchImage(ctx context.Context, ref string, pull Pull, fetch Fetcher) error {
+	if fetch == nil {
+		return &notHere{ref, errors.New("nothing here can fetch it")}
+	}
+	return fetch(ctx, ref, pull)
+}
+
+// bundle computes the app's bundle from the verified image.
+func (e Env) bundle(v *Verified, root rootTree, o RunOptions, uuid string) (*bundle.Result, error) {
+	host, err := hostFacts(o.Options)
+	if err != nil {
+		return nil, err
+	}
+	dir, done, err := root.open()
+	if err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	defer done()
+	files, err := imageFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	res, err := bundle.Spec(bundle.Input{
+		Image: v.Config, Options: o.Options, Files: files, Host: host,
+		Pod: bundle.Pod{UUID: uuid, Dir: filepath.Join(e.pods().Dir(), string(pod.Run), uuid), Rootfs: "rootfs"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	res.Spec.Linux.Seccomp, err = profile(res)
+	return res, err
+}
+
+// profile loads the seccomp profile a bundle asks for.
+func profile(res *bundle.Result) (*specs.LinuxSeccomp, error) {
+	caps := res.Spec.Process.Capabilities.Bounding
+	switch res.Seccomp {
+	case "unconfined":
+		return nil, nil
+	case "default":
+		return seccomp.Default(caps)
+	}
+	b, err := readHostFile(res.Seccomp, seccomp.MaxProfile)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile: %w", err)
+	}
+	sp, err := seccomp.Load(b, caps)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile %s: %w", res.Seccomp, err)
+	}
+	return sp, nil
+}
+
+// checkBinds tells early what would otherwise end a launch half-way: a source
+// that does not exist is not made.
+func checkBinds(binds []string) error {
+	for _, b := range binds {
+		if _, err := os.Stat(b); err != nil {
+			return fmt.Errorf("--volume: source: %w", err)
+		}
+	}
+	return nil
+}
+
+// write fills the pod directory. Nothing in it is seen before the pod moves,
+// so each file is written once and in place.
+func (e Env) write(r *ready, res *bundle.Result, durable bool) error {
+	app := path.Join(stage1.AppsDir, appName)
+	dirs := []string{stage1.AppsDir, app}
+	if !r.spec.Root.Readonly {
+		dirs = append(dirs, upperDir, workDir)
+	}
+	if len(res.Volumes) > 0 {
+		dirs = append(dirs, "volumes")
+	}
+	for _, v := range res.Volumes {
+		dirs = append(dirs, v.Dir)
+	}
+	for _, d := range dirs {
+		if err := r.pod.Mkdir(d); err != nil {
+			return err
+		}
+	}
+	if err := r.dress(res); err != nil {
+		return err
+	}
+	for name, data := range res.Files {
+		if err := r.pod.WriteFile(name, data, 0o644, durable); err != nil {
+			return err
+		}
+	}
+	config, err := encode(r.spec)
+	if err != nil {
+		return err
+	}
+	launch, err := encode(r.launch)
+	if err != nil {
+		return err
+	}
+	a := &r.manifest.Apps[0]
+	a.Bundle, a.Launch = digest.FromBytes(config).String(), digest.FromBytes(launch).String()
+	key, err := e.hostKey()
+	if err != nil {
+		return err
+	}
+	if r.manifest.Seal, err = seal(key, r.manifest); err != nil {
+		return err
+	}
+	manifest, err := encode(r.manifest)
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{
+		path.Join(app, stage1.ConfigFile): config, path.Join(app, launchName): launch, pod.ManifestFile: manifest,
+	} {
+		if err := r.pod.WriteFile(name, data, 0o600, durable); err != nil {
+			return err
+		}
+	}
+	if durable {
+		return r.pod.SyncDirs(dirs...)
+	}
+	return nil
+}
+
+// dress makes the overlay's upper directory look like the image's root, which
+// it covers, and lets the app's user into its volumes; those the image has
+// content for are dressed by who fills them.
+func (r *ready) dress(res *bundle.Result) error {
+	if !r.spec.Root.Readonly {
+		dir, done, err := r.root.open()
+		if err != nil {
+			return err
+		}
+		defer done()
+		var st unix.Stat_t
+		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+			return fmt.Errorf("stat root: %w", err)
+		}
+		if err := r.pod.Dress(upperDir, st.Uid, st.Gid, st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	for _, v := range res.Volumes {
+		if err := r.pod.Dress(v.Dir, 0, 0, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Directories of the writable overlay, in the pod directory.
+const (
+	upperDir = "upper"
+	workDir  = "work"
+)
+
+// encode writes JSON as our files hold it.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return b.Bytes(), nil
+}
+
+func readLimited(f *os.File, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", f.Name(), limit)
+	}
+	return b, nil
+}
+
+func prepare(ctx context.Context, e Env, ref string, o RunOptions) (string, error) {
+	var u undo.Stack
+	defer u.Run()
+	r, err := e.make(ctx, ref, o, &u, true)
+	if err != nil {
+		return "", err
+	}
+	if err := r.pod.MoveDurably(pod.Prepared); err != nil {
+		return "", err
+	}
+	u.Release()
+	r.root.close()
+	return r.pod.UUID, r.pod.Close()
+}
+
+func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error) {
+	v, err := e.admitFetching(ctx, ref, o)
+	if err != nil {
+		return DryRun{}, err
+	}
+	root, err := e.mountTree(ctx, v.Tree)
+	if err != nil {
+		return DryRun{}, err
+	}
+	defer root.close()
+	res, err := e.bundle(v, root, o, pod.NewUUID())
+	if err != nil {
+		return DryRun{}, err
+	}
+	if err := checkBinds(res.Binds); err != nil {
+		return DryRun{}, err
+	}
+	plan, err := e.plan(res, root, o)
+	if err != nil {
+		return DryRun{}, err
+	}
+	return DryRun{Image: v.Launch, Config: res.Spec, Plan: plan}, nil
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage0
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// appName is the name of the app of a pod that has one.
+const appName = "app"
+
+// Bounds of what is read back from a pod directory.
+const (
+	maxStatus = 64 << 10
+	maxConfig = 8 << 20
+)
+
+func (e Env) pods() *pod.Pods { return pod.Open(e.Dir, e.RunDir) }
+
+// record reads what list shows of one pod. Nothing in it takes a lock for
+// longer than a question.
+func record(p *pod.Pod) (Record, error) {
+	state, err := p.State()
+	if err != nil {
+		return Record{}, err
+	}
+	r := Record{UUID: p.UUID, State: string(state)}
+	m, err := p.Manifest()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if r.Created, err = p.Since(); err != nil {
+			return Record{}, err
+		}
+		return r, nil // being made, or being deleted
+	case err != nil:
+		r.Problem = err.Error()
+		return r, nil
+	}
+	r.Name, r.Created, r.Network, r.Labels = m.Name, m.Created, m.Network, m.Labels
+	if len(m.Apps) > 0 {
+		r.Image, r.Manifest, r.Command = m.Apps[0].Image, m.Apps[0].Manifest, m.Apps[0].Command
+	}
+	if ph := p.Phase(); ph == pod.Run || ph == pod.Exited {
+		r.fill(p, state)
+	}
+	return r, nil
+}
+
+// fill adds what the supervisor recorded.
+func (r *Record) fill(p *pod.Pod, state pod.State) {
+	st, err := readStatus(p)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.Problem = err.Error()
+	}
+	if st.Started != 0 {
+		r.Started = time.Unix(0, st.Started)
+	}
+	if state == pod.Running {
+		r.PID = st.Pid
+		if rt, err := readRuntime(p); err == nil {
+			r.Supervisor = rt.Supervisor
+		}
+		return
+	}
+	if state != pod.Ended && state != pod.Deleting {
+		return
+	}
+	r.Exit = &Exit{}
+	if st.Finished != 0 {
+		r.Exited = time.Unix(0, st.Finished)
+	} else if r.Exited, err = p.Since(); err != nil || p.Phase() == pod.Run {
+		r.Exited = time.Time{} // nobody knows when
+	}
+	if x := st.Exit; x != nil {
+		*r.Exit = Exit{Known: true, Code: x.Code, OOM: x.OOM}
+		if x.Signal != 0 {
+			r.Exit.Signal = bundle.SignalName(x.Signal)
+		}
+	}
+}
+
+func exitText(x Exit) string {
+	if !x.Known {
+		return "killed" // with its supervisor, before it could say more
+	}
+	var notes []string
+	if x.Signal != "" {
+		notes = append(notes, x.Signal)
+	}
+	if x.OOM {
+		notes = append(notes, "out of memory")
+	}
+	if len(notes) == 0 {
+		return strconv.Itoa(x.Code)
+	}
+	return fmt.Sprintf("%d (%s)", x.Code, strings.Join(notes, ", "))
+}
+
+// readJSON reads one of a pod's own files. A format of a newer gantry is
+// named, not guessed at.
+func readJSON(p *pod.Pod, name string, limit int64, version int, v any) error {
+	b, err := p.ReadFile(name, limit)
+	if err != nil {
+		return err
+	}
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return fmt.Errorf("read %s of pod %s: %w", name, pod.Short(p.UUID), err)
+	}
+	if head.Version > version {
+		return fmt.Errorf("read %s of pod %s: format %d: %w", name, pod.Short(p.UUID), head.Version, pod.ErrVersion)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("read %s of pod %s: %w", name, pod.Short(p.UUID), err)
+	}
+	return nil
+}
+
+func readStatus(p *pod.Pod) (stage1.Status, error) {
+	var st stage1.Status
+	err := readJSON(p, path.Join(stage1.AppsDir, appName, stage1.StatusFile), maxStatus, stage1.StatusVersion, &st)
+	return st, err
+}
+
+func readRuntime(p *pod.Pod) (stage1.Runtime, error) {
+	var rt stage1.Runtime
+	err := readJSON(p, stage1.RuntimeFile, maxStatus, stage1.RuntimeVersion, &rt)
+	return rt, err
+}
+
+func list(e Env, o ListOptions) ([]Record, error) {
+	keep, err := filters(o)
+	if err != nil {
+		return nil, err
+	}
+	phases := []pod.Phase{pod.Run}
+	if o.All {
+		phases = pod.Phases()
+	}
+	out := []Record{}
+	err = e.pods().List(func(p *pod.Pod) error {
+		r, err := record(p)
+		if err == nil && keep(r) {
+			out = append(out, r)
+		}
+		return err
+	}, phases...)
+	slices.SortFunc(out, func(a, b Record) int {
+		if c := b.Created.Compare(a.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.UUID, b.UUID)
+	})
+	return out, err
+}
+
+// filters turns KEY=VALUE selections into one question.
+func filters(o ListOptions) (func(Record) bool, error) {
+	type filter struct{ key, value string }
+	var all []filter
+	stateAsked := false
+	for _, f := range o.Filter {
+		key, value, ok := strings.Cut(f, "=")
+		if !ok || !slices.Contains([]string{"state", "name", "label", "image"}, key) {
+			return nil, fmt.Errorf("filter %q: write state=, name=, label= or image=", f)
+		}
+		stateAsked = stateAsked || key == "state"
+		all = append(all, filter{key, value})
+	}
+	return func(r Record) bool {
+		if !o.All && !stateAsked && r.State != string(pod.Running) {
+			return false
+		}
+		for _, f := range all {
+			switch f.key {
+			case "state":
+				if r.State != f.value {
+					return false
+				}
+			case "name":
+				if !strings.Contains(r.Name, f.value) {
+					return false
+				}
+			case "image":
+				if !strings.Contains(r.Image, f.value) {
+					return false
+				}
+			case "label":
+				key, value, has := strings.Cut(f.value, "=")
+				got, ok := r.Labels[key]
+				if !ok || has && got != value {
+					return false
+				}
+			}
+		}
+		return true
+	}, nil
+}
+
+// find opens a pod; one whose supervisor was killed is put in order first, so
+// that whoever asks about it meets the truth.
+func (e Env) find(id string) (*pod.Pod, error) {
+	p, err := e.pods().Find(id)
+	if err != nil {
+		return nil, err
+	}
+	if p.Phase() == pod.Run {
+		if _, err := e.sweepCrashed(p); err != nil {
+			_ = p.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func status(e Env, id string) (Record, error) {
+	p, err := e.find(id)
+	if err != nil {
+		return Record{}, err
+	}
+	defer p.Close()
+	return record(p)
+}
+
+func wait(ctx context.Context, e Env, id string) (Record, error) {
+	p, err := e.find(id)
+	if err != nil {
+		return Record{}, err
+	}
+	defer p.Close()
+	m, _ := p.Manifest()
+	if err := waitFree(ctx, p); err != nil {
+		return Record{}, err
+	}
+	if _, err := e.sweepCrashed(p); err != nil && !errors.Is(err, pod.ErrNotFound) {
+		return Record{}, err
+	}
+	r, err := record(p)
+	if errors.Is(err, pod.ErrNotFound) && m.Remove {
+		return Record{UUID: p.UUID, Name: m.Name, State: "removed", Created: m.Created}, nil
+	}
+	return r, err
+}
+
+// waitFree blocks until nobody owns the pod, or ctx ends. The goroutine it
+// may leave behind sleeps in the kernel and ends with the pod.
+func waitFree(ctx context.Context, p *pod.Pod) error {
+	done := make(chan error, 1)
+	go func() { done <- p.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func inspect(e Env, id string) (Inspection, error) {
+	p, err := e.find(id)
+	if err != nil {
+		return Inspection{}, err
+	}
+	defer p.Close()
+	r, err := record(p)
+	if err != nil {
+		return Inspection{}, err
+	}
+	in := Inspection{Record: r, Dir: p.Path()}
+	dir := path.Join(stage1.AppsDir, appName)
+	if b, err := p.ReadFile(path.Join(dir, stage1.ConfigFile), maxConfig); err == nil {
+		in.Config = json.RawMessage(b)
+	}
+	var l launchFile
+	if err := readJSON(p, path.Join(dir, launchName), maxConfig, launchVersion, &l); err == nil {
+		in.Launch, in.Options = &l.Launch, l.Options
+	}
+	if rt, err := readRuntime(p); err == nil {
+		in.Cgroups = rt.Cgroups
+	}
+	if r.PID != 0 {
+		in.Limits = processLimits(r.PID)
+	}
+	return in, nil
+}
