@@ -132,8 +132,10 @@ func TestGC_attachmentsGoWithTheirSubject(t *testing.T) {
 		}
 		b := []byte("legacy")
 		payload := put(t, s, "application/vnd.dev.cosign.simplesigning.v1+json", b)
-		legacy := put(t, s, ispec.MediaTypeImageManifest, ispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
-			Config: payload, Layers: []ispec.Descriptor{payload}})
+		legacy := put(t, s, ispec.MediaTypeImageManifest, ispec.Manifest{
+			Versioned: specs.Versioned{SchemaVersion: 2},
+			Config:    payload, Layers: []ispec.Descriptor{payload},
+		})
 		if err := s.Add("sha256-"+d.Digest.Encoded()+".sig", legacy); err != nil {
 			t.Fatal(err)
 		}

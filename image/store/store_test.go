@@ -60,7 +60,7 @@ func put(t testing.TB, s *Store, mediaType string, v any) ispec.Descriptor {
 
 // putImage writes an image whose content depends on seed and returns its
 // manifest's descriptor and all its blobs.
-func putImage(t testing.TB, s *Store, seed string, architecture string) (ispec.Descriptor, []digest.Digest) {
+func putImage(t testing.TB, s *Store, seed, architecture string) (ispec.Descriptor, []digest.Digest) {
 	t.Helper()
 	layer := put(t, s, ispec.MediaTypeImageLayer, []byte("layer of "+seed))
 	config := put(t, s, ispec.MediaTypeImageConfig, ispec.Image{
@@ -135,8 +135,10 @@ func TestStore_index(t *testing.T) {
 	s := open(t, t.TempDir())
 	d, _ := putImage(t, s, "x", "amd64")
 	d.Platform = &amd64
-	absent := ispec.Descriptor{MediaType: ispec.MediaTypeImageManifest, Digest: digest.FromString("absent"), Size: 9,
-		Platform: &ispec.Platform{OS: "linux", Architecture: "s390x"}}
+	absent := ispec.Descriptor{
+		MediaType: ispec.MediaTypeImageManifest, Digest: digest.FromString("absent"), Size: 9,
+		Platform: &ispec.Platform{OS: "linux", Architecture: "s390x"},
+	}
 	x := put(t, s, ispec.MediaTypeImageIndex, ispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ispec.MediaTypeImageIndex, Manifests: []ispec.Descriptor{absent, d},
 	})
@@ -439,8 +441,10 @@ func TestStore_boundsIndex(t *testing.T) {
 	}
 	x := emptyIndex()
 	for i := range 16 {
-		x.Manifests = append(x.Manifests, entry(fmt.Sprint(i), ispec.Descriptor{MediaType: "a/b", Digest: zeroHex,
-			Annotations: map[string]string{"x": strings.Repeat("x", 1<<20)}}))
+		x.Manifests = append(x.Manifests, entry(fmt.Sprint(i), ispec.Descriptor{
+			MediaType: "a/b", Digest: zeroHex,
+			Annotations: map[string]string{"x": strings.Repeat("x", 1<<20)},
+		}))
 	}
 	if err := s.writeIndex(x); err == nil || !strings.Contains(err.Error(), "remove images first") {
 		t.Errorf("got %v", err)
