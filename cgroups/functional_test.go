@@ -223,6 +223,9 @@ func TestDeviceFilterInTheKernel(t *testing.T) {
 	rule := func(minor int64, access string) specs.LinuxDeviceCgroup {
 		return specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(int64(1)), Minor: &minor, Access: access}
 	}
+	if err := exec.Command("/bin/sh", "-c", "exec 3<"+zero).Run(); err != nil {
+		t.Skipf("ability missing: devices in %s (nodev?): %v", dir, err)
+	}
 	rules := []specs.LinuxDeviceCgroup{{Type: "a", Access: "rwm"}, rule(3, "r"), rule(3, "w"), rule(5, "r")}
 	if err := attachDeviceFilter(fd, rules); err != nil {
 		t.Skipf("ability missing: BPF_PROG_TYPE_CGROUP_DEVICE: %v", err)
@@ -287,6 +290,42 @@ func TestKillAllAndRemoveAll(t *testing.T) {
 	}
 	if err := KillAll(dirs); err != nil {
 		t.Errorf("kill what is gone: %v", err)
+	}
+}
+
+// Directories come from a file. Whatever it says, only groups are killed and
+// removed, and never the top of a hierarchy.
+func TestKillAndRemoveOnlyGroups(t *testing.T) {
+	h, err := thisHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.Mkdir(empty, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bad := []string{"", ".", "/", "/proc", empty, filepath.Dir(empty) + "/./empty"}
+	for _, v1 := range h.v1 {
+		bad = append(bad, v1.mount, v1.mount+"/../"+filepath.Base(v1.mount))
+	}
+	if h.v2 != nil {
+		bad = append(bad, h.v2.mount)
+	}
+	for _, dir := range bad {
+		// onlyGroups alone first: were it to let one through, KillAll would
+		// take the machine with it.
+		if err := onlyGroups([]string{dir}); err == nil {
+			t.Fatalf("%q is taken for a group", dir)
+		}
+		if err := KillAll([]string{dir}); err == nil {
+			t.Errorf("KillAll(%q) does not mind", dir)
+		}
+		if err := RemoveAll([]string{dir}); err == nil {
+			t.Errorf("RemoveAll(%q) does not mind", dir)
+		}
+	}
+	if _, err := os.Stat(empty); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -422,4 +461,91 @@ func BenchmarkCreateDelete(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// A host with v1 alone, played by looking away from the unified hierarchy:
+// the freezer makes the kill safe, and the processes themselves are waited
+// for.
+func TestPlainV1(t *testing.T) {
+	newGroup(t, nil)
+	h, err := thisHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := h.v1["freezer"]; !ok {
+		t.Skip("ability missing: cgroup v1 with a freezer")
+	}
+	h.v2 = nil
+	g, err := create(h, Options{Name: uniqueName(), Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(64))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Delete()
+	dirs := g.Dirs()
+	if g.CloneFD() != nil || !g.Confined() || !strings.Contains(holder(dirs), "freezer") {
+		t.Errorf("dirs %v, confined %v", dirs, g.Confined())
+	}
+	if limits, err := limitsOf(&specs.LinuxResources{Unified: map[string]string{"memory.high": "1"}}); err != nil {
+		t.Fatal(err)
+	} else if err := (&builder{host: h, group: g}).applyOne(limits[0]); err == nil || !strings.Contains(err.Error(), "cgroup v1 here") {
+		t.Errorf("a v2 file on v1: %v", err)
+	}
+	cmd := start(t, g, "for i in 1 2 3 4; do setsid sleep 1000 & done; while :; do sh -c : ; done")
+	if err := KillAll(dirs); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := cmd.Process.Wait(); err != nil || state.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+		t.Errorf("app ended as %v, %v; want SIGKILL", state, err)
+	}
+	if err := RemoveAll(dirs); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
+	}
+}
+
+// Launches do not get into each other's way: the shared group is made and
+// removed by whoever comes and goes.
+func TestManyAtOnce(t *testing.T) {
+	newGroup(t, nil)
+	errs := make(chan error)
+	const n = 8
+	for range n {
+		go func() {
+			var err error
+			for range 20 {
+				var g *Group
+				if g, err = Create(Options{Name: uniqueName(), Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(64))}}, Strict: map[string]bool{"pids": true}}); err != nil {
+					break
+				}
+				if err = g.Delete(); err != nil {
+					break
+				}
+			}
+			errs <- err
+		}()
+	}
+	for range n {
+		var le *LimitError
+		if err := <-errs; err != nil && !errors.As(err, &le) {
+			t.Error(err)
+		} else if err != nil && place(mustHost(t)).enable {
+			t.Error(err)
+		}
+	}
+}
+
+func mustHost(t *testing.T) *host {
+	t.Helper()
+	h, err := thisHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.v2 == nil {
+		h.v2 = &hierarchy{own: "/"}
+	}
+	return h
 }

@@ -22,19 +22,55 @@ const patience = 5 * time.Second
 // hierarchies, and those born meanwhile. Directories that are gone are fine.
 // It does not wait; RemoveAll does.
 func KillAll(dirs []string) error {
+	if err := onlyGroups(dirs); err != nil {
+		return fmt.Errorf("kill cgroup: %w", err)
+	}
 	dir := holder(dirs)
 	if dir == "" {
 		return nil
 	}
 	err := writeFile(dir, "cgroup.kill", "1")
 	switch {
-	case err == nil:
+	case err == nil || isNoDevice(err): // removed under our hands
 		return nil
-	case !errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("kill cgroup: %w", err)
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EOPNOTSUPP):
+		// Before Linux 5.14, on v1, and where the app made its group threaded.
+		return killSlowly(dir)
 	}
-	// Before Linux 5.14, and on v1.
-	return killSlowly(dir)
+	return fmt.Errorf("kill cgroup: %w", err)
+}
+
+// onlyGroups refuses directories that are not groups below the top of a
+// hierarchy. The paths come from a file: a damaged one must not kill the host
+// or remove its empty directories.
+func onlyGroups(dirs []string) error {
+	for _, dir := range dirs {
+		if err := isGroup(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func isGroup(dir string) error {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
+		return fmt.Errorf("%q is not a clean absolute path", dir)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return fmt.Errorf("%s is not a control group", dir)
+	}
+	var self, parent unix.Stat_t
+	if err := errors.Join(unix.Lstat(dir, &self), unix.Lstat(filepath.Dir(dir), &parent)); err != nil {
+		return fmt.Errorf("stat %s: %w", dir, err)
+	}
+	if self.Mode&unix.S_IFMT != unix.S_IFDIR || self.Dev != parent.Dev {
+		return fmt.Errorf("%s is the top of a hierarchy", dir)
+	}
+	return nil
 }
 
 // holder picks the directory that knows the group's processes best: the
@@ -154,6 +190,9 @@ func pollUntil(fd int, events int16, deadline time.Time) bool {
 // them, waiting a bounded time for processes that are dying. Directories that
 // are gone are fine.
 func RemoveAll(dirs []string) error {
+	if err := onlyGroups(dirs); err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
 	deadline := time.Now().Add(patience)
 	// The unified hierarchy first: it alone tells when the last process has
 	// gone, from all hierarchies at once.
@@ -194,13 +233,17 @@ func removeTree(dir string, deadline time.Time) error {
 // rmdirs removes dir with what is below it, and the shared parent if that is
 // empty now.
 func rmdirs(dir string) error {
-	groups, err := groupsBelow(dir)
-	if err != nil {
-		return err
-	}
-	for _, g := range groups {
-		if err := unix.Rmdir(g); err != nil && !errors.Is(err, unix.ENOENT) {
-			return &os.PathError{Op: "rmdir", Path: g, Err: err}
+	// EBUSY is both for groups below and for processes inside; looking below
+	// costs a listing of every group, so it comes second.
+	if err := unix.Rmdir(dir); err != nil {
+		groups, err := groupsBelow(dir)
+		if err != nil {
+			return err
+		}
+		for _, g := range groups {
+			if err := unix.Rmdir(g); err != nil && !errors.Is(err, unix.ENOENT) {
+				return &os.PathError{Op: "rmdir", Path: g, Err: err}
+			}
 		}
 	}
 	if parent := filepath.Dir(dir); filepath.Base(parent) == sharedTop {
