@@ -85,7 +85,7 @@ func (r NewRule) keys() ([]Key, error) {
 	}
 	// The same checks as for a file, before there is one.
 	sections, err := conf.Parse(r.text(keys))
-	rules := parseRule(conf.File{Path: "the rule", Sections: sections, Problem: err}, &keyring{seen: given(keys)})
+	rules := parseRule(conf.File{Path: "the rule", Sections: sections, Problem: err}, &keyring{reader: conf.NewReader(nil), seen: given(keys)})
 	if rules[0].Problem != "" {
 		return nil, errors.New(rules[0].Problem)
 	}
@@ -283,7 +283,7 @@ func (r Rule) without(configPath []string, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := keyring{configPath: configPath, seen: map[string]keyResult{}}
+	keys := newKeyring(configPath)
 	lines := strings.SplitAfter(string(data), "\n")
 	for _, s := range sections {
 		for _, kv := range s.Keys {

@@ -43,7 +43,7 @@ func FuzzPolicyFile(f *testing.F) {
 	_, k := testKey(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		sections, err := conf.Parse(data)
-		keys := keyring{seen: map[string]keyResult{"k.pub": {key: k}}}
+		keys := keyring{reader: conf.NewReader(nil), seen: map[string]keyResult{"k.pub": {key: k}}}
 		rules := parseRule(conf.File{Name: "x.conf", Path: "/x.conf", Sections: sections, Problem: err}, &keys)
 		if len(rules) == 0 {
 			t.Fatal("a file that is there says nothing")

@@ -14,8 +14,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/gantryrun/gantry/internal/conf"
 )
 
 // Policy is the merged set of rules in force. The zero Policy has no rule and
@@ -31,14 +29,14 @@ type Policy struct {
 // Prefix=) the closed rule denies every name, since the file may have been the
 // one that says reject.
 func LoadPolicy(configPath []string) (*Policy, error) {
-	files, err := conf.Load(configPath, "trust.d")
+	keys := newKeyring(configPath)
+	files, err := keys.reader.Load("trust.d")
 	if err != nil {
 		return nil, err
 	}
 	p := &Policy{}
-	keys := keyring{configPath: configPath, seen: map[string]keyResult{}}
 	for _, f := range files {
-		p.rules = append(p.rules, parseRule(f, &keys)...)
+		p.rules = append(p.rules, parseRule(f, keys)...)
 	}
 	return p, nil
 }

@@ -248,8 +248,8 @@ func CanonicalPrefix(s string) (string, error) {
 	if s == everything {
 		return s, nil
 	}
-	if scheme, p, ok := strings.Cut(s, ":"); ok && (scheme == "oci" || scheme == "oci-archive") {
-		if !strings.HasPrefix(p, "/") || (path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/") {
+	if scheme, p, ok := strings.Cut(s, ":"); ok && isLayout(strings.ToLower(scheme)) {
+		if !isLayout(scheme) || !strings.HasPrefix(p, "/") || (path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/") {
 			return "", fmt.Errorf("Prefix=%s needs a clean absolute path", clip(s))
 		}
 		return scheme + ":" + strings.TrimSuffix(p, "/"), nil
@@ -274,6 +274,10 @@ func CanonicalPrefix(s string) (string, error) {
 	return host + "/" + rest, nil
 }
 
+// isLayout names the transports whose names are paths. In capitals they are
+// refused, lest a lower-cased host read as one of them.
+func isLayout(scheme string) bool { return scheme == "oci" || scheme == "oci-archive" }
+
 func checkComponent(c string) error {
 	switch {
 	case strings.ContainsAny(c, "*?"):
@@ -288,8 +292,12 @@ func checkComponent(c string) error {
 
 // keyring loads key files once, whatever number of rules name them.
 type keyring struct {
-	configPath []string
-	seen       map[string]keyResult
+	reader *conf.Reader
+	seen   map[string]keyResult
+}
+
+func newKeyring(configPath []string) *keyring {
+	return &keyring{reader: conf.NewReader(configPath), seen: map[string]keyResult{}}
 }
 
 type keyResult struct {
@@ -310,9 +318,9 @@ func (k *keyring) read(name string) (Key, error) {
 	if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return Key{}, errors.New("name a file in trust/keys, without directories")
 	}
-	file, data, err := conf.Read(k.configPath, filepath.Join("trust/keys", name), maxKeyFile)
+	file, data, err := k.reader.Read(filepath.Join("trust/keys", name), maxKeyFile)
 	if errors.Is(err, fs.ErrNotExist) && file == "" {
-		return Key{}, fmt.Errorf("no such key in trust/keys of %s", strings.Join(k.configPath, ", "))
+		return Key{}, fmt.Errorf("no such key in trust/keys of %s", strings.Join(k.reader.Path(), ", "))
 	}
 	if err != nil {
 		return Key{}, err

@@ -52,7 +52,27 @@ type KeyValue struct {
 	Line       int
 }
 
-// Load reads every *.conf file of subdir in the layers of configPath, from low
+// Reader reads from one configuration path and judges each directory once.
+// What it judged it does not look at again: make one for each decision.
+type Reader struct {
+	path    []string
+	inspect *inspector
+}
+
+// NewReader takes the layers from low to high precedence.
+func NewReader(configPath []string) *Reader {
+	return &Reader{path: configPath, inspect: newInspector()}
+}
+
+// Path is the configuration path.
+func (r *Reader) Path() []string { return r.path }
+
+// Load is Reader.Load for a single use.
+func Load(configPath []string, subdir string) ([]File, error) {
+	return NewReader(configPath).Load(subdir)
+}
+
+// Load reads every *.conf file of subdir in the layers, from low
 // to high precedence, and returns what is in force sorted by file name. A
 // missing layer is no error; a layer that exists and cannot be believed is a
 // File whose Name is empty and whose Problem is set.
@@ -60,12 +80,12 @@ type KeyValue struct {
 // A file with a Problem cannot mask: the files it would have replaced are
 // returned too, each with a Problem of its own, because nobody can say which
 // of the two was meant to hold.
-func Load(configPath []string, subdir string) ([]File, error) {
+func (r *Reader) Load(subdir string) ([]File, error) {
 	if subdir == "" || !filepath.IsLocal(subdir) {
 		return nil, fmt.Errorf("load configuration: %q is not a directory below the configuration path", subdir)
 	}
-	l := loader{inspect: newInspector(), byName: map[string][]File{}}
-	for _, layer := range configPath {
+	l := loader{inspect: r.inspect, byName: map[string][]File{}}
+	for _, layer := range r.path {
 		if err := l.layer(layer, subdir); err != nil {
 			return nil, err
 		}
@@ -139,14 +159,13 @@ func (l *loader) inForce() []File {
 // checks of ownership as Load. It returns the path it was read from, also when
 // it could not be believed, and no path with fs.ErrNotExist when no layer has it
 // or the highest one masks it.
-func Read(configPath []string, rel string, max int64) (path string, data []byte, err error) {
+func (r *Reader) Read(rel string, max int64) (path string, data []byte, err error) {
 	if rel == "" || !filepath.IsLocal(rel) {
 		return "", nil, fmt.Errorf("read configuration: %q is not a file below the configuration path", rel)
 	}
-	in := newInspector()
-	for _, layer := range slices.Backward(configPath) {
+	for _, layer := range slices.Backward(r.path) {
 		path = filepath.Join(layer, rel)
-		data, err = in.read(path, max)
+		data, err = r.inspect.read(path, max)
 		if gone(path, err) {
 			continue
 		}

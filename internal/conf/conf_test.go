@@ -155,33 +155,33 @@ func TestTrustedLink(t *testing.T) {
 func TestRead(t *testing.T) {
 	low, high := dir(t), dir(t)
 	write(t, filepath.Join(low, "x.d/k"), "low", 0o644)
-	if path, data, err := Read([]string{low, high}, "x.d/k", 10); err != nil || string(data) != "low" || path != filepath.Join(low, "x.d/k") {
+	if path, data, err := NewReader([]string{low, high}).Read("x.d/k", 10); err != nil || string(data) != "low" || path != filepath.Join(low, "x.d/k") {
 		t.Errorf("%s %q %v", path, data, err)
 	}
 	write(t, filepath.Join(high, "x.d/k"), "high", 0o644)
-	if _, data, err := Read([]string{low, high}, "x.d/k", 10); err != nil || string(data) != "high" {
+	if _, data, err := NewReader([]string{low, high}).Read("x.d/k", 10); err != nil || string(data) != "high" {
 		t.Errorf("%q %v", data, err)
 	}
-	if _, _, err := Read([]string{low, high}, "x.d/k", 3); err == nil {
+	if _, _, err := NewReader([]string{low, high}).Read("x.d/k", 3); err == nil {
 		t.Error("too long a file is read")
 	}
 	// What cannot be believed does not fall through to the layer below.
 	chmod(t, filepath.Join(high, "x.d/k"), 0o666)
-	if _, _, err := Read([]string{low, high}, "x.d/k", 10); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := NewReader([]string{low, high}).Read("x.d/k", 10); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("writable: %v", err)
 	}
 	write(t, filepath.Join(high, "x.d/k"), "", 0o644)
-	if path, _, err := Read([]string{low, high}, "x.d/k", 10); !errors.Is(err, fs.ErrNotExist) || path != "" {
+	if path, _, err := NewReader([]string{low, high}).Read("x.d/k", 10); !errors.Is(err, fs.ErrNotExist) || path != "" {
 		t.Errorf("masked: %s %v", path, err)
 	}
 	if err := errors.Join(os.Remove(filepath.Join(high, "x.d/k")), os.Symlink("gone", filepath.Join(high, "x.d/k"))); err != nil {
 		t.Fatal(err)
 	}
-	if path, _, err := Read([]string{low, high}, "x.d/k", 10); err == nil || path == "" {
+	if path, _, err := NewReader([]string{low, high}).Read("x.d/k", 10); err == nil || path == "" {
 		t.Errorf("dangling: %s %v", path, err)
 	}
 	for _, rel := range []string{"", "../x", "/etc/passwd", "a/../../b"} {
-		if _, _, err := Read([]string{low}, rel, 10); err == nil {
+		if _, _, err := NewReader([]string{low}).Read(rel, 10); err == nil {
 			t.Errorf("%q is read", rel)
 		}
 	}

@@ -163,6 +163,9 @@ func (in *inspector) arrived(path, real string, w want, distrust error) (string,
 	if distrust != nil {
 		return "", distrust
 	}
+	if _, judged := in.dirs[real]; !judged { // the path was a file
+		return "", fmt.Errorf("%s is not a directory: %w", path, syscall.ENOTDIR)
+	}
 	st, err := os.Lstat(real)
 	if err != nil {
 		return "", err
