@@ -319,7 +319,8 @@ func checkIndex(x ispec.Index) error {
 	return nil
 }
 
-// checkDescriptor checks one pointer to content of at most so many bytes.
+// ValidDescriptor checks one pointer to content of at most so many bytes: digest,
+// media type, size, and that the content is kept nowhere else.
 func ValidDescriptor(d ispec.Descriptor, most int64) error {
 	if err := ValidDigest(d.Digest); err != nil {
 		return err

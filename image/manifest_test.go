@@ -29,7 +29,8 @@ func TestParseManifest(t *testing.T) {
 	docker := strings.NewReplacer(
 		ociType, MediaTypeDockerManifest,
 		ispec.MediaTypeImageConfig, MediaTypeDockerConfig,
-		ispec.MediaTypeImageLayerGzip, MediaTypeDockerLayerGzip).Replace(goodManifest)
+		ispec.MediaTypeImageLayerGzip, MediaTypeDockerLayerGzip,
+	).Replace(goodManifest)
 	for name, c := range map[string]struct{ doc, said, want string }{
 		"oci":                         {goodManifest, ociType, ociType},
 		"unsaid":                      {goodManifest, "", ociType},

@@ -145,7 +145,7 @@ func parseLocal(t Transport, s string) (Reference, error) {
 	}
 	path, tag, named := strings.Cut(rest, ":")
 	if path == "" {
-		return Reference{}, fmt.Errorf("no path after %s:", t)
+		return Reference{}, fmt.Errorf("no path after %q", t+":")
 	}
 	if named {
 		if err := checkLayoutTag(tag); err != nil {

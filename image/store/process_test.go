@@ -124,13 +124,15 @@ func churnOnce(dir string) error {
 		return err
 	}
 	config, err := w.put(ispec.MediaTypeImageConfig, fmt.Sprintf(
-		`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[%q]}}`, layer.Digest))
+		`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[%q]}}`, layer.Digest,
+	))
 	if err != nil {
 		return err
 	}
 	m, err := w.put(ispec.MediaTypeImageManifest, fmt.Sprintf(
 		`{"schemaVersion":2,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":%q,"digest":%q,"size":%d}]}`,
-		config.MediaType, config.Digest, config.Size, layer.MediaType, layer.Digest, layer.Size))
+		config.MediaType, config.Digest, config.Size, layer.MediaType, layer.Digest, layer.Size,
+	))
 	if err != nil {
 		return err
 	}
