@@ -20,7 +20,7 @@ if [ ! -e "$empty" ]; then
 	mkdir -p "$cache/readme"
 	mapfile -t options < <(apt_options)
 	echo "readme: making an empty Debian root (half a minute, once)"
-	mmdebstrap --quiet --variant=minbase "${options[@]}" bookworm "$empty.part" "$(apt_mirror)"
+	mmdebstrap --quiet --format=tar --variant=minbase "${options[@]}" bookworm "$empty.part" "$(apt_mirror)"
 	mv "$empty.part" "$empty"
 fi
 

@@ -18,7 +18,7 @@ root() {
 	echo "setup: making an image root with $include (half a minute, once)" >&2
 	local options
 	mapfile -t options < <(apt_options)
-	mmdebstrap --quiet --variant=essential "${options[@]}" --include="$include" \
+	mmdebstrap --quiet --format=tar --variant=essential "${options[@]}" --include="$include" \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/*' \
 		bookworm "$out.part" "$(apt_mirror)" >&2
