@@ -86,11 +86,14 @@ func checkEnv(c ispec.ImageConfig) error {
 	}
 	for i, e := range c.Env {
 		if err := checkEnvEntry(e); err != nil {
-			return fmt.Errorf("%s[%d]: %w", "Env", i, err)
+			return in(fmt.Sprintf("Env[%d]", i), err)
 		}
 	}
 	return nil
 }
+
+// in names the field that is wrong as the document spells it.
+func in(field string, err error) error { return fmt.Errorf("%s: %w", field, err) }
 
 func checkCount(field string, n int) error {
 	if n > maxList {
@@ -148,13 +151,13 @@ func checkUser(c ispec.ImageConfig) error {
 	}
 	user, group, found := strings.Cut(c.User, ":")
 	if err := checkID(user); err != nil {
-		return fmt.Errorf("User %s: user %w", quote(c.User), err)
+		return in("User "+quote(c.User), fmt.Errorf("user %w", err))
 	}
 	if !found {
 		return nil
 	}
 	if err := checkID(group); err != nil {
-		return fmt.Errorf("User %s: group %w", quote(c.User), err)
+		return in("User "+quote(c.User), fmt.Errorf("group %w", err))
 	}
 	return nil
 }
@@ -208,7 +211,7 @@ func checkWorkingDir(c ispec.ImageConfig) error {
 		return nil
 	}
 	if err := checkPath(c.WorkingDir); err != nil {
-		return fmt.Errorf("WorkingDir: %w", err)
+		return in("WorkingDir", err)
 	}
 	return nil
 }
@@ -219,10 +222,10 @@ func checkVolumes(c ispec.ImageConfig) error {
 	}
 	for v := range c.Volumes {
 		if err := checkPath(v); err != nil {
-			return fmt.Errorf("Volumes: %w", err)
+			return in("Volumes", err)
 		}
 		if path.Clean(v) == "/" {
-			return fmt.Errorf("Volumes: %s is the whole root", quote(v))
+			return in("Volumes", fmt.Errorf("%s is the whole root", quote(v)))
 		}
 	}
 	return nil
@@ -247,7 +250,7 @@ func checkPorts(c ispec.ImageConfig) error {
 	}
 	for p := range c.ExposedPorts {
 		if !validPort(p) {
-			return fmt.Errorf("ExposedPorts: %s is not a port, as in 80/tcp", quote(p))
+			return in("ExposedPorts", fmt.Errorf("%s is not a port, as in 80/tcp", quote(p)))
 		}
 	}
 	return nil
@@ -277,11 +280,11 @@ func checkStopSignal(c ispec.ImageConfig) error {
 		return nil
 	}
 	if len(s) > 16 || strings.ContainsFunc(s, func(r rune) bool { return !isAlnum(r) && r != '+' && r != '-' }) {
-		return fmt.Errorf("StopSignal: %s is not a signal", quote(s))
+		return in("StopSignal", fmt.Errorf("%s is not a signal", quote(s)))
 	}
 	if strings.Trim(s, "0123456789") == "" {
 		if n, err := strconv.Atoi(s); err != nil || n < 1 || n > 64 {
-			return fmt.Errorf("StopSignal: %s is not in the range 1 to 64", quote(s))
+			return in("StopSignal", fmt.Errorf("%s is not in the range 1 to 64", quote(s)))
 		}
 	}
 	return nil
