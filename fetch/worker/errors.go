@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"oras.land/oras-go/v2/errdef"
+	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/gantryrun/gantry/fetch/wire"
@@ -34,6 +35,9 @@ func describe(err error) *wire.Error {
 	var status *errcode.ErrorResponse
 	if errors.As(err, &status) {
 		return describeStatus(status)
+	}
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
+		return &wire.Error{Code: wire.Unauthorized, Status: http.StatusUnauthorized, Text: "the registry asks for a user and a password"}
 	}
 	e.Code = classify(err)
 	if text := plain(err); text != "" {
