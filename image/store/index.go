@@ -127,6 +127,9 @@ func (s *Store) Untag(ref image.Reference) error { return s.Drop(ref.String()) }
 
 // Drop removes a name as written.
 func (s *Store) Drop(wanted string) error {
+	if wanted == "" {
+		return errors.New("untag: empty name") // would be every signature
+	}
 	var found bool
 	err := s.changeIndex(func(x *ispec.Index) bool {
 		before := len(x.Manifests)

@@ -418,6 +418,9 @@ func TestLayout_foreign(t *testing.T) {
 	if err != nil || len(entries) != 2 {
 		t.Errorf("entries %+v, %v", entries, err)
 	}
+	if err := s.Drop(""); err == nil {
+		t.Error("all entries without a name were dropped")
+	}
 	if _, err := s.GC(nil); err == nil {
 		t.Error("garbage was collected in somebody else's layout")
 	}

@@ -210,8 +210,8 @@ func lockContext(ctx context.Context, f *os.File) error {
 		return nil
 	case <-ctx.Done():
 		go func() {
-			<-got
-			_ = f.Close()
+			err := <-got
+			_ = errors.Join(err, f.Close())
 		}()
 		return ctx.Err()
 	}
