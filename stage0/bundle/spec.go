@@ -61,7 +61,6 @@ type Result struct {
 	Volumes     []Volume        // directories to make and seed below the pod's
 	Files       map[string][]byte
 	Labels      map[string]string
-	Notes       []string // what a default could not have here
 }
 
 // Volume is a directory of the pod that an image asked for.
