@@ -153,8 +153,15 @@ func list(e Env, o ListOptions) ([]Record, error) {
 		phases = pod.Phases()
 	}
 	out := []Record{}
+	swept := 0
 	err = e.pods().List(func(p *pod.Pod) error {
 		r, err := record(p)
+		if err == nil && r.State == string(pod.Ended) && p.Phase() == pod.Run && swept < glance {
+			// Its supervisor was killed. The list is true either way, so
+			// what stands in the way of tidying is not this command's.
+			swept++
+			_, _ = e.sweepCrashed(p)
+		}
 		if err == nil && keep(r) {
 			out = append(out, r)
 		}
