@@ -516,7 +516,7 @@ func TestManyAtOnce(t *testing.T) {
 	for range n {
 		go func() {
 			var err error
-			for range 20 {
+			for range 5 {
 				var g *Group
 				if g, err = Create(Options{Name: uniqueName(), Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(64))}}, Strict: map[string]bool{"pids": true}}); err != nil {
 					break
