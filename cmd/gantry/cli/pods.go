@@ -262,14 +262,8 @@ The command's exit status is gantry's.`,
 			if len(o.Command) == 0 {
 				return errors.New("exec: no command given")
 			}
-			status, err := stage0.Exec(a.ctx, e, args[0], o)
-			if err != nil {
-				return err
-			}
-			if status != 0 {
-				return exitError(status)
-			}
-			return nil
+			_, err = stage0.Exec(a.ctx, e, args[0], o)
+			return err
 		},
 	}
 	f := c.Flags()
@@ -281,6 +275,8 @@ The command's exit status is gantry's.`,
 	f.StringVarP(&o.User, "user", "u", "", "run as `USER[:GROUP]` of the image")
 	f.StringVarP(&o.Workdir, "workdir", "w", "", "start in `DIR`")
 	f.StringVar(&o.PidFile, "pidfile", "", "write the command's PID to `FILE`")
+	f.IntVar(&o.ReadyFD, "ready-fd", 0, "descriptor to report readiness on")
+	must(f.MarkHidden("ready-fd"))
 	f.SetInterspersed(false)
 	return c
 }
