@@ -20,7 +20,12 @@ import (
 func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) != executable {
+	switch filepath.Base(os.Args[0]) {
+	case executable:
+	case parentName:
+		runtime.UnlockOSThread()
+		parentMain(os.Args[1:])
+	default:
 		runtime.UnlockOSThread()
 		os.Exit(m.Run())
 	}
