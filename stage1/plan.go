@@ -23,7 +23,7 @@ const (
 // bundle and the options; --dry-run prints it.
 type Plan struct {
 	Version int      `json:"version"`
-	Clone   []string `json:"clone,omitempty"`   // namespaces the process is born in, by OCI name
+	Clone   []string `json:"clone,omitempty"`   // namespaces the process is born in, by OCI name; always in a session of its own
 	Sources []Source `json:"sources,omitempty"` // donated, in this order
 	Steps   []Step   `json:"steps"`
 }
@@ -56,7 +56,6 @@ type Step struct {
 	Device     *Device     `json:"device,omitempty"`
 	Wait       *Wait       `json:"wait,omitempty"`
 	Unshare    *Unshare    `json:"unshare,omitempty"`
-	Session    *Session    `json:"session,omitempty"`
 	Terminal   *Terminal   `json:"terminal,omitempty"`
 	Hostname   *Hostname   `json:"hostname,omitempty"`
 	Sysctl     *Sysctl     `json:"sysctl,omitempty"`
@@ -168,9 +167,6 @@ const WaitCgroup = "cgroup"
 type Unshare struct {
 	Kinds uint64 `json:"kinds"`
 }
-
-// Session makes the process the leader of a session without a terminal.
-type Session struct{}
 
 // Terminal opens a pty of the container's devpts, makes it the controlling
 // terminal and stdio, binds it to /dev/console, and sends its master up.

@@ -67,7 +67,9 @@ func (b *birth) clone() (pid int, pidfd *os.File, sync syncSocket, err error) {
 
 func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File, err error) {
 	fd := -1
-	attr.Sys = &syscall.SysProcAttr{PidFD: &fd}
+	// A session of its own from birth: no key of our terminal reaches it, and
+	// it cannot push keys into it (CVE-2017-5226).
+	attr.Sys = &syscall.SysProcAttr{PidFD: &fd, Setsid: true}
 	for i, name := range b.plan.Clone {
 		kind, err := namespaceKind(fmt.Sprintf("clone[%d]", i), specs.LinuxNamespaceType(name))
 		if err != nil {

@@ -63,8 +63,6 @@ func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.P
 	p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kinds}})
 	if o.Terminal {
 		p.add(stage1.Step{Terminal: &stage1.Terminal{Rows: o.Rows, Columns: o.Columns, UID: inside.Process.User.UID}})
-	} else {
-		p.add(stage1.Step{Session: &stage1.Session{}})
 	}
 	if err := p.process(); err != nil {
 		return stage1.Plan{}, err

@@ -4,6 +4,7 @@ package launch_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/cgroups"
 	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
@@ -26,8 +28,6 @@ type pod struct {
 	request launch.Request
 	stdin   string
 }
-
-const podID = "3b1c6f0e-0000-4000-8000-000000000001"
 
 // newPod makes a pod whose root is a directory with busybox.
 func newPod(t *testing.T, args ...string) *pod {
@@ -58,12 +58,14 @@ func newPod(t *testing.T, args ...string) *pod {
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "pods")
-	podDir := filepath.Join(dir, "run", podID)
+	id := rand.Text()
+	podDir := filepath.Join(dir, "run", id)
 	if err := os.MkdirAll(filepath.Join(podDir, "apps/app"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { sweep(t, podDir) })
 	return &pod{t: t, dir: dir, request: launch.Request{
-		ID: podID, Spec: baseSpec(args...), Root: launch.Root{Dir: root},
+		ID: id, Spec: baseSpec(args...), Root: launch.Root{Dir: root},
 		PodDir: podDir, App: "app", Libexec: libexec, RunDir: t.TempDir(), Stdin: true,
 		Log: stage1.Log{Driver: stage1.LogPassthrough},
 	}}
@@ -96,6 +98,24 @@ func baseSpec(args ...string) *specs.Spec {
 			MaskedPaths:   []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
+	}
+}
+
+// sweep does what the next gantry does after a supervisor was killed.
+func sweep(t *testing.T, podDir string) {
+	b, err := os.ReadFile(filepath.Join(podDir, stage1.RuntimeFile))
+	if err != nil {
+		return // it ended well and moved
+	}
+	var record stage1.Runtime
+	if err := json.Unmarshal(b, &record); err != nil {
+		t.Error(err)
+	}
+	if err := cgroups.KillAll(record.Cgroups); err != nil {
+		t.Error(err)
+	}
+	if err := cgroups.RemoveAll(record.Cgroups); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -149,7 +169,7 @@ func (p *pod) output() string {
 
 func (p *pod) status(phase string) stage1.Status {
 	p.t.Helper()
-	b, err := os.ReadFile(filepath.Join(p.dir, phase, podID, "apps/app", stage1.StatusFile))
+	b, err := os.ReadFile(filepath.Join(p.dir, phase, p.request.ID, "apps/app", stage1.StatusFile))
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -190,8 +190,6 @@ func (p *planner) kernel() error {
 		p.add(stage1.Step{Terminal: &stage1.Terminal{
 			Rows: p.o.Rows, Columns: p.o.Columns, UID: p.spec.Process.User.UID, Console: true,
 		}})
-	} else {
-		p.add(stage1.Step{Session: &stage1.Session{}})
 	}
 	return p.sysctls()
 }

@@ -230,7 +230,10 @@ func (p *planner) privileges(proc *specs.Process) error {
 	}
 	u := proc.User
 	p.add(stage1.Step{User: &stage1.User{UID: u.UID, GID: u.GID, Groups: u.AdditionalGids}})
-	p.add(stage1.Step{Caps: &stage1.Caps{Effective: sets[1], Permitted: sets[2], Inheritable: sets[3], Ambient: sets[4]}})
+	// The kernel raises nothing into the ambient set that is not permitted and
+	// inheritable; like other runtimes we leave it out.
+	ambient := sets[4] & sets[2] & sets[3]
+	p.add(stage1.Step{Caps: &stage1.Caps{Effective: sets[1], Permitted: sets[2], Inheritable: sets[3], Ambient: ambient}})
 	if proc.NoNewPrivileges {
 		p.add(stage1.Step{NoNewPrivs: &stage1.NoNewPrivs{}})
 	}

@@ -87,8 +87,15 @@ func (s *signals) giveBack() {
 
 // pend makes all signals received so far pending on this thread, which is
 // about to execve: pending signals and the mask survive it.
+//
+// The Go runtime unblocks SIGHUP, SIGINT, SIGQUIT and SIGTERM on every thread
+// it starts, also while gantry-stage1 starts, when nobody listens yet. From
+// here on it is kept from that: docs/adr tells why and what was tried.
 func (s *signals) pend() error {
 	if err := setMask(unix.SIG_BLOCK); err != nil {
+		return err
+	}
+	if err := freezeMasks(); err != nil {
 		return err
 	}
 	for _, sig := range s.drain() {
@@ -97,6 +104,44 @@ func (s *signals) pend() error {
 		}
 	}
 	return nil
+}
+
+// freezeMasks loads a filter on all threads that answers
+// rt_sigprocmask(SIG_SETMASK), the form the Go runtime uses, with success and
+// does nothing. SIG_BLOCK and SIG_UNBLOCK, which we use, work as ever.
+func freezeMasks() error {
+	const nr, arch, how = 0, 4, 16 // offsets in struct seccomp_data
+	load := func(k uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: k}
+	}
+	unless := func(k uint32, skip uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: skip, K: k}
+	}
+	answer := func(k uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k}
+	}
+	code := []unix.SockFilter{
+		load(arch), unless(auditArch(), 5),
+		load(nr), unless(unix.SYS_RT_SIGPROCMASK, 3),
+		load(how), unless(unix.SIG_SETMASK, 1),
+		answer(unix.SECCOMP_RET_ERRNO),
+		answer(unix.SECCOMP_RET_ALLOW),
+	}
+	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(code)
+	if errno != 0 {
+		return os.NewSyscallError("seccomp", errno)
+	}
+	return nil
+}
+
+func auditArch() uint32 {
+	if runtime.GOARCH == "arm64" {
+		return unix.AUDIT_ARCH_AARCH64
+	}
+	return unix.AUDIT_ARCH_X86_64
 }
 
 // setMask blocks or unblocks all signals but the synchronous ones and

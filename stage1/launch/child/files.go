@@ -144,9 +144,6 @@ func (w *walk) console(peer int) error {
 }
 
 func takeTerminal(peer int) error {
-	if _, err := unix.Setsid(); err != nil {
-		return err
-	}
 	if err := unix.IoctlSetInt(peer, unix.TIOCSCTTY, 0); err != nil {
 		return err
 	}

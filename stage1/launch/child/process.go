@@ -40,9 +40,6 @@ func rawPrctl(option int, a, b uintptr) error {
 // process does the steps that change only the process itself.
 func process(s *stage1.Step) *stage1.StepError {
 	switch {
-	case s.Session != nil:
-		_, err := unix.Setsid()
-		return failed("start session", "", err)
 	case s.Rlimit != nil:
 		return rlimit(s.Rlimit)
 	case s.Persona != nil:

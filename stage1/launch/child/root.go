@@ -32,9 +32,9 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 		}
 		return e
 	}
-	lower := w.source(r.FD)
+	lower, memory := w.source(r.FD), -1
 	if upper < 0 && lacks(lower, r.Need) {
-		upper, work, serr = scratch()
+		memory, upper, work, serr = scratch()
 		if serr != nil {
 			return serr
 		}
@@ -44,6 +44,11 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 		w.root, serr = overlay(lower, upper, work, r)
 		if serr != nil {
 			return serr
+		}
+	}
+	if memory >= 0 {
+		if err := detach(memory); err != nil {
+			return failed("detach tmpfs for mount points", "", err)
 		}
 	}
 	if err := setattr(w.root, r.Attr); err != nil {
@@ -78,25 +83,22 @@ func lacks(root int, need []string) bool {
 }
 
 // scratch makes an upper and a work directory in a private tmpfs, for a
-// read-only root that lacks mount points.
-func scratch() (upper, work int, serr *stage1.StepError) {
-	fd, err := newFS("tmpfs", "tmpfs", []string{"mode=0755", "size=1m"}, 0)
+// read-only root that lacks mount points. The tmpfs is attached: overlayfs
+// refuses detached layers before 6.13. The overlay keeps it after a detach.
+func scratch() (memory, upper, work int, serr *stage1.StepError) {
+	const step = "make mount points in memory"
+	memory, err := newFS("tmpfs", "tmpfs", []string{"mode=0755", "size=1m"}, 0)
 	if err != nil {
-		return -1, -1, failed("make tmpfs for mount points", "", err)
+		return -1, -1, -1, failed(step, "", err)
 	}
-	// Attached, because overlayfs refuses detached layers before 6.13; it
-	// goes with the old root.
-	if err := attachOnRoot(fd); err != nil {
-		return -1, -1, failed("attach tmpfs for mount points", "", err)
+	if err := attachOnRoot(memory); err != nil {
+		return -1, -1, -1, failed(step, "", err)
 	}
-	upper, err = rootfs.MkdirAllAt(fd, "upper", 0o755)
-	if err == nil {
-		work, err = rootfs.MkdirAllAt(fd, "work", 0o755)
+	if upper, err = rootfs.MkdirAllAt(memory, "upper", 0o755); err != nil {
+		return -1, -1, -1, failed(step, "", err)
 	}
-	if err == nil {
-		err = detach(fd)
-	}
-	return upper, work, failed("make mount points", "", err)
+	work, err = rootfs.MkdirAllAt(memory, "work", 0o755)
+	return memory, upper, work, failed(step, "", err)
 }
 
 // overlay mounts upper over lower. Overlayfs takes a detached lower mount

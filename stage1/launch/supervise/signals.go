@@ -16,7 +16,7 @@ func openSignals() (int, error) {
 	set := ^uint64(0)
 	for _, sig := range []unix.Signal{
 		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGSYS,
-		unix.SIGURG, unix.SIGPROF, unix.SIGSTKFLT, unix.SIGCHLD, // the Go runtime's
+		unix.SIGURG, unix.SIGCHLD, // the Go runtime interrupts its threads with the first
 	} {
 		set &^= 1 << (sig - 1)
 	}
