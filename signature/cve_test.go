@@ -83,6 +83,27 @@ func TestCVE_2024_29902_HugeAttachment(t *testing.T) {
 	wantVerdict(t, trusting(t, k).Judge(testSubject(), []Signature{sig}), ReasonTooMany, "more than 4194304 bytes")
 }
 
+// Junk beside a good signature does not stay to slow every launch.
+func TestCVE_2024_29902_JunkIsNotKept(t *testing.T) {
+	priv, k := testKey(t)
+	stranger, _ := testKey(t)
+	good := bundleOf(t, priv, statementOf(SignPredicate, testManifest), nil)
+	other := bundleOf(t, stranger, statementOf(SignPredicate, testManifest), nil)
+	junk := Signature{Format: FormatBundle, Digest: testManifest, Payload: make([]byte, MaxKept)}
+	sigs := []Signature{other, junk, good}
+	v := trusting(t, k).Judge(testSubject(), sigs)
+	kept := v.Keep(sigs)
+	if len(kept) != 2 || &kept[0].Payload[0] != &other.Payload[0] || &kept[1].Payload[0] != &good.Payload[0] {
+		t.Errorf("%d of 3 signatures are kept", len(kept))
+	}
+	if again := trusting(t, k).Judge(testSubject(), kept); !again.Accepted {
+		t.Error(again.Err())
+	}
+	if (Verdict{}).Keep(sigs) != nil {
+		t.Error("signatures that were not judged are kept")
+	}
+}
+
 func TestCVE_2024_29903_HugeTotal(t *testing.T) {
 	priv, k := testKey(t)
 	good := bundleOf(t, priv, statementOf(SignPredicate, testManifest), nil)

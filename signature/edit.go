@@ -256,15 +256,15 @@ func (r Rule) drop(root *os.Root, configPath []string, key string) (string, erro
 		}
 	}
 	file := filepath.Join(root.Name(), name)
-	if rest == nil && !below(configPath, name) {
+	if rest == nil && !shadowed(configPath, name) {
 		return file, root.Remove(name)
 	}
 	return file, atomicfile.Write(root, name, rest, 0o644)
 }
 
-// below tells whether a layer under the last one has a file of that name,
+// shadowed tells whether a layer under the last one has a file of that name,
 // which would come into force if the last layer's were merely removed.
-func below(configPath []string, name string) bool {
+func shadowed(configPath []string, name string) bool {
 	for _, layer := range configPath[:len(configPath)-1] {
 		if _, err := os.Lstat(filepath.Join(layer, name)); err == nil {
 			return true

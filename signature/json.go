@@ -156,10 +156,13 @@ func (o object) has(name string) bool {
 	return true
 }
 
-// clip makes foreign text fit to be shown: printable, one line, short.
-func clip(s string) string {
-	const max = 120
-	out := make([]rune, 0, max)
+// clip makes foreign text fit to be shown inside a message.
+func clip(s string) string { return printable(s, 120) }
+
+// printable makes text fit to be shown: one line of at most max characters,
+// none of which moves the cursor or hides others.
+func printable(s string, max int) string {
+	out := make([]rune, 0, min(max, len(s)))
 	for _, r := range s {
 		if len(out) == max {
 			return string(out) + "…"

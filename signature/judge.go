@@ -201,6 +201,36 @@ func (v *Verdict) count(by *Signer) {
 	v.By = append(v.By, *by)
 }
 
+// MaxKept bounds what a receipt keeps of signatures that did not count. They
+// are kept because tomorrow's policy may trust whoever made them, and bounded
+// because every launch reads them: whoever may attach to an image must not be
+// able to slow its launches.
+const MaxKept = 256 << 10
+
+// Keep chooses which of the judged signatures belong into the receipt: all
+// that count, and of the others, in order, what fits into MaxKept.
+func (v Verdict) Keep(sigs []Signature) []Signature {
+	if len(v.Findings) != len(sigs) {
+		return nil
+	}
+	var out []Signature
+	left := MaxKept
+	for i, s := range sigs {
+		size := len(s.Payload) + len(s.Manifest)
+		for k, a := range s.Annotations {
+			size += len(k) + len(a)
+		}
+		if !v.Findings[i].Counts {
+			if size > left {
+				continue
+			}
+			left -= size
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
 // settle draws the conclusion.
 func (v *Verdict) settle(m Match) {
 	tooMany := v.Reason == ReasonTooMany

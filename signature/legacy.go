@@ -113,7 +113,12 @@ func legacyName(name string, r Rule) string {
 	if r.SignedAs == "" {
 		return name
 	}
-	return r.SignedAs + strings.TrimPrefix(name, r.Prefix)
+	return r.SignedAs + below(name, r.Prefix)
+}
+
+// below is what a name has beyond a prefix that governs it, slash included.
+func below(name, prefix string) string {
+	return strings.TrimPrefix(name, strings.TrimSuffix(prefix, "/"))
 }
 
 // elsewhere refuses a payload for another repository. Only when that one ends
@@ -121,8 +126,8 @@ func legacyName(name string, r Rule) string {
 // likely a replay, and nobody is told how to let it through.
 func elsewhere(got, name string, r Rule) error {
 	why := fmt.Sprintf("it signs the repository %s, not %s", clip(got), legacyName(name, r))
-	below := strings.TrimPrefix(name, r.Prefix)
-	if as, ok := strings.CutSuffix(got, below); ok && below != "" && r.SignedAs == "" {
+	rest := below(name, r.Prefix)
+	if as, ok := strings.CutSuffix(got, rest); ok && rest != "" && r.SignedAs == "" {
 		return &mendable{why, "SignedAs=" + clip(as)}
 	}
 	return errors.New(why)

@@ -147,6 +147,7 @@ func matchLength(name, prefix string) int {
 	if prefix == everything {
 		return 0
 	}
+	prefix = strings.TrimSuffix(prefix, "/") // only oci:/ has one
 	if name == prefix || (strings.HasPrefix(name, prefix) && name[len(prefix)] == '/') {
 		return len(prefix)
 	}

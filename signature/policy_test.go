@@ -20,6 +20,7 @@ func TestMatch(t *testing.T) {
 	l.rule("40-oci.conf", "oci:/srv/images", "insecure")
 	l.rule("50-hub.conf", "docker.io/library", "sigstore-key", "k.pub")
 	l.rule("60-upper.conf", "GHCR.io/acme/", "reject")
+	l.rule("70-root.conf", "oci-archive:/", "reject")
 	p := l.policy()
 	tests := []struct {
 		name     string
@@ -39,7 +40,7 @@ func TestMatch(t *testing.T) {
 		{"oci:/srv/images", DecideInsecure, "oci:/srv/images"},
 		{"oci:/srv/images/web", DecideInsecure, "oci:/srv/images"},
 		{"oci:/srv/images2", DecideNone, ""},
-		{"oci-archive:/srv/images/web.tar", DecideNone, ""},
+		{"oci-archive:/srv/images/web.tar", DecideReject, "oci-archive:/"},
 		{"docker.io/library/nginx", DecideSignatures, "docker.io/library"},
 		{"docker.io/libraryx/nginx", DecideNone, ""},
 		{"ghcr.io/acme/web", DecideReject, "ghcr.io/acme"},

@@ -11,6 +11,10 @@ import (
 // ErrUntrusted is what every refusal is.
 var ErrUntrusted = errors.New("image is not trusted")
 
+// maxLine bounds one line of an explanation. Verdicts also come from the
+// confined verifier, so their texts are foreign again.
+const maxLine = 1024
+
 // maxFindingsShown keeps a refusal readable when an image carries dozens of
 // signatures; the verdict has them all.
 const maxFindingsShown = 8
@@ -36,8 +40,8 @@ func (r *Refusal) Error() string { return r.Verdict.Explain() }
 // which rule, with which keys, and of every signature why it counts or not.
 func (v Verdict) Explain() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is %s", clip(v.Subject.Reference), v.because())
-	line := func(label, text string) { fmt.Fprintf(&b, "\n  %-6s %s", label, text) }
+	fmt.Fprintf(&b, "%s is %s", clip(v.Subject.Reference), printable(v.because(), maxLine))
+	line := func(label, text string) { fmt.Fprintf(&b, "\n  %-6s %s", label, printable(text, maxLine)) }
 	line("image", v.Subject.digests())
 	line("rule", v.Rule.text())
 	if v.Detail != "" {
@@ -130,6 +134,9 @@ func (v Verdict) because() string {
 	const not = "not trusted: "
 	switch v.Reason {
 	case ReasonSigned:
+		if !v.Accepted || len(v.By) == 0 {
+			return not + "it names no signer"
+		}
 		return "trusted: signed with " + Key{File: v.By[0].KeyFile, ID: v.By[0].KeyID}.name()
 	case ReasonInsecure:
 		return "accepted without proof: a rule says insecure"

@@ -252,7 +252,7 @@ func CanonicalPrefix(s string) (string, error) {
 		if !isLayout(scheme) || !strings.HasPrefix(p, "/") || (path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/") {
 			return "", fmt.Errorf("Prefix=%s needs a clean absolute path", clip(s))
 		}
-		return scheme + ":" + strings.TrimSuffix(p, "/"), nil
+		return scheme + ":" + path.Clean(p), nil
 	}
 	s = strings.TrimSuffix(s, "/")
 	host, rest, nested := strings.Cut(s, "/")
