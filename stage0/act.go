@@ -99,12 +99,13 @@ func (e Env) stopPod(ctx context.Context, p *pod.Pod, o StopOptions) error {
 	if o.Timeout != nil {
 		timeout = *o.Timeout
 	}
+	over := freed(p)
 	if timeout > 0 {
 		if err := signalApp(p, signal); err != nil {
 			return err
 		}
 		soft, cancel := context.WithTimeout(ctx, timeout)
-		err := waitFree(soft, p)
+		err := over.wait(soft)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -113,7 +114,7 @@ func (e Env) stopPod(ctx context.Context, p *pod.Pod, o StopOptions) error {
 	if err := signalApp(p, int(unix.SIGKILL)); err != nil {
 		return err
 	}
-	return e.waitKilled(ctx, p)
+	return e.waitKilled(ctx, p, over)
 }
 
 // killPatience is how long a killed app may take to be reaped and recorded
@@ -123,13 +124,13 @@ const killPatience = 5 * time.Second
 // waitKilled waits for the end after SIGKILL. Where processes of the app
 // outside its pid namespace, or a supervisor that hangs, delay it, the group
 // is killed, then the supervisor.
-func (e Env) waitKilled(ctx context.Context, p *pod.Pod) error {
+func (e Env) waitKilled(ctx context.Context, p *pod.Pod, over end) error {
 	for _, harder := range []func(stage1.Runtime) error{
 		func(rt stage1.Runtime) error { return cgroups.KillAll(rt.Cgroups) },
 		func(rt stage1.Runtime) error { return killSupervisor(p, rt.Supervisor) },
 	} {
 		soft, cancel := context.WithTimeout(ctx, killPatience)
-		err := waitFree(soft, p)
+		err := over.wait(soft)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -140,7 +141,7 @@ func (e Env) waitKilled(ctx context.Context, p *pod.Pod) error {
 			}
 		}
 	}
-	if err := waitFree(ctx, p); err != nil {
+	if err := over.wait(ctx); err != nil {
 		return err
 	}
 	_, err := e.sweepCrashed(p)

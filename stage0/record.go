@@ -264,13 +264,23 @@ func wait(ctx context.Context, e Env, id string) (Record, error) {
 	return r, err
 }
 
-// waitFree blocks until nobody owns the pod, or ctx ends. The goroutine it
-// may leave behind sleeps in the kernel and ends with the pod.
-func waitFree(ctx context.Context, p *pod.Pod) error {
-	done := make(chan error, 1)
-	go func() { done <- p.Wait() }()
+// waitFree blocks until nobody owns the pod, or ctx ends.
+func waitFree(ctx context.Context, p *pod.Pod) error { return freed(p).wait(ctx) }
+
+// end is told when nobody owns a pod any more. The goroutine behind it sleeps
+// in the kernel until then.
+type end chan error
+
+func freed(p *pod.Pod) end {
+	e := make(end, 1)
+	go func() { e <- p.Wait() }()
+	return e
+}
+
+func (e end) wait(ctx context.Context) error {
 	select {
-	case err := <-done:
+	case err := <-e:
+		e <- err // for the next who asks
 		return err
 	case <-ctx.Done():
 		return ctx.Err()

@@ -145,14 +145,18 @@ func (p *Pod) Unlock() {
 	_ = flock.Unlock(p.dir)
 }
 
-// TryLock makes the caller the pod's owner, or returns ErrBusy at once. On
-// success Phase is certain, since only owners move pods.
+// TryLock makes the caller the pod's owner, or returns ErrBusy at once when
+// somebody else is. On success Phase is certain, since only owners move pods.
 func (p *Pod) TryLock() error {
 	if !p.owned {
-		if err := flock.TryExclusive(p.dir); err != nil {
-			if errors.Is(err, flock.ErrLocked) {
-				return fmt.Errorf("pod %s: %w", Short(p.UUID), ErrBusy)
-			}
+		err := flock.TryExclusive(p.dir)
+		if errors.Is(err, flock.ErrLocked) {
+			err = p.outwaitReaders()
+		}
+		if errors.Is(err, flock.ErrLocked) {
+			return fmt.Errorf("pod %s: %w", Short(p.UUID), ErrBusy)
+		}
+		if err != nil {
 			return fmt.Errorf("lock pod %s: %w", Short(p.UUID), err)
 		}
 	}
@@ -163,6 +167,49 @@ func (p *Pod) TryLock() error {
 		return err
 	}
 	return nil
+}
+
+// readerPatience is far longer than a reader holds its lock, which is for the
+// time of a system call or two.
+const readerPatience = time.Second
+
+// outwaitReaders takes the lock when only readers stand in the way: those who
+// ask for the state, or were just woken by the end of the pod. It returns
+// ErrLocked as soon as there is an owner, and, should one come between, after
+// readerPatience.
+func (p *Pod) outwaitReaders() error {
+	if locked, err := p.probe(); err != nil {
+		return err
+	} else if locked {
+		return flock.ErrLocked
+	}
+	f, err := p.reopen()
+	if err != nil {
+		return err
+	}
+	got := make(chan error)
+	gone := make(chan struct{})
+	go func() {
+		err := flock.Exclusive(f)
+		select {
+		case got <- err:
+		case <-gone:
+			_ = f.Close() // too late: nobody wants it any more
+		}
+	}()
+	select {
+	case err := <-got:
+		if err != nil {
+			_ = f.Close()
+			return err
+		}
+		_ = p.dir.Close()
+		p.dir = f // the lock belongs to this description
+		return nil
+	case <-time.After(readerPatience):
+		close(gone)
+		return flock.ErrLocked
+	}
 }
 
 // locate finds where the open directory stands now.

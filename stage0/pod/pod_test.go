@@ -421,3 +421,40 @@ func BenchmarkCreate(b *testing.B) {
 		_ = p.Close()
 	}
 }
+
+// Readers who hold the pod for an instant, any number of them, never make
+// somebody who removes it believe that another has it.
+func TestReadersDoNotMakeBusy(t *testing.T) {
+	s := store(t)
+	p := create(t, s, "", Run)
+	_ = p.Close()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	for range 4 {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					state(t, s, p.UUID)
+				}
+			}
+		}()
+	}
+	for range 200 {
+		q, err := s.Find(p.UUID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := q.TryLock(); err != nil {
+			t.Error(err)
+		}
+		_ = q.Close()
+	}
+	close(stop)
+	for range 4 {
+		<-done
+	}
+}
