@@ -67,6 +67,9 @@ func Open(dir string, key []byte) (*Dir, error) {
 	return &Dir{path: path, root: root, key: key}, nil
 }
 
+// Path is where the trees lie.
+func (d *Dir) Path() string { return d.path }
+
 // Close closes the directory. Mounts made from it live on.
 func (d *Dir) Close() error { return d.root.Close() }
 

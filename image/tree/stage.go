@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -81,6 +82,11 @@ func (s *staged) publish() (File, error) {
 // taken over least of all: a read lease is only granted on such a file. It
 // ends when f is closed.
 func unwritable(f *os.File) error {
+	// Children of ours that are between fork and exec have copies of every
+	// descriptor, also of the one just closed. There are none while this lock
+	// is held: Go's fork returns when the child has exec'ed.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	c, err := f.SyscallConn()
 	if err != nil {
 		return err

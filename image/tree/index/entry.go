@@ -158,15 +158,14 @@ func (l Limits) CheckEntry(e *Entry) error {
 	if err := l.CheckPath(e.Path); err != nil {
 		return err
 	}
+	// CVE-2021-29136: nothing takes the root's place.
+	if e.Path == "" && e.Kind != Dir && e.Kind != Opaque {
+		return fmt.Errorf("the root is not a directory")
+	}
 	switch e.Kind {
 	case Link:
 		return l.CheckPath(e.Target)
-	case Whiteout:
-		if e.Path == "" {
-			return fmt.Errorf("whiteout of the root")
-		}
-		return nil
-	case Opaque:
+	case Whiteout, Opaque:
 		return nil
 	case Symlink:
 		if e.Target == "" || len(e.Target) > maxTarget || strings.IndexByte(e.Target, 0) >= 0 {
@@ -175,9 +174,6 @@ func (l Limits) CheckEntry(e *Entry) error {
 	case Dir, Regular, Char, Block, Fifo:
 	default:
 		return fmt.Errorf("entry of unknown kind %d", e.Kind)
-	}
-	if e.Path == "" && e.Kind != Dir {
-		return fmt.Errorf("the root is not a directory")
 	}
 	if err := l.CheckMeta(e.Meta); err != nil {
 		return fmt.Errorf("%s: %w", quote(e.Path), err)

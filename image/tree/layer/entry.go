@@ -64,9 +64,9 @@ func entry(h *tar.Header, lim Limits) (e *index.Entry, skipped int, err error) {
 	return e, skipped, err
 }
 
-// marker recognises whiteouts. Their names are reserved: "files … with the
-// prefix .wh. … cannot be created" says the image specification, so nothing
-// but a marker of this very form may carry them.
+// marker recognises whiteouts. The image specification reserves the prefix: no
+// file or directory of an image can have such a name, so nothing but a marker
+// of this very form may carry it.
 func marker(name string) (e *index.Entry, done bool, err error) {
 	dir, base := path.Split(name)
 	for parent := range strings.SplitSeq(dir, "/") {
@@ -134,6 +134,9 @@ func meta(h *tar.Header, kind index.Kind, rdev uint32) (m index.Meta, skipped in
 		UID:  uint32(h.Uid), GID: uint32(h.Gid),
 		Sec: sec, Nsec: uint32(h.ModTime.Nanosecond()),
 		Rdev: rdev,
+	}
+	if kind == index.Symlink {
+		m.Mode = 0o777 // Linux has no other, whatever a tar says
 	}
 	m.Xattrs, skipped = xattrs(h, kind)
 	return m, skipped, nil
