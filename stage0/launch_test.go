@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage0
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/tests/ability"
+	"github.com/gantryrun/gantry/tests/built"
+)
+
+// host is a gantry of a test's own, with one signed and trusted image.
+type host struct {
+	t   *testing.T
+	env Env
+	ref string
+	dir string
+}
+
+func newHost(t *testing.T, mkimage ...string) *host {
+	t.Helper()
+	ability.Require(t, ability.Root, ability.Overlay)
+	dir, bin := t.TempDir(), built.Dir(t)
+	h := &host{t: t, dir: dir, ref: "oci:" + filepath.Join(dir, "oci") + ":box", env: Env{
+		Dir: filepath.Join(dir, "lib"), RunDir: filepath.Join(dir, "run"), Libexec: bin,
+		ConfigPath: []string{filepath.Join(dir, "etc")},
+	}}
+	h.ok(exec.Command(filepath.Join(bin, "tests", "mkimage"), append(mkimage, "busybox", h.ref)...))
+	key := filepath.Join(dir, "key")
+	h.gantry("trust", "keygen", "--output", key)
+	h.gantry("sign", "--key", key+".key", h.ref)
+	h.gantry("trust", "add", "--prefix", "oci:"+filepath.Join(dir, "oci"), key+".pub")
+	t.Cleanup(func() { // before the directory goes, whatever the test left
+		rs, _ := List(h.env, ListOptions{All: true})
+		for _, r := range rs {
+			_ = Remove(context.Background(), h.env, r.UUID, RemoveOptions{Force: true})
+		}
+	})
+	return h
+}
+
+func (h *host) cmd(args ...string) *exec.Cmd {
+	c := exec.Command(filepath.Join(h.env.Libexec, "gantry"), append(h.env.Args(), args...)...)
+	c.Env = append(os.Environ(), "COSIGN_PASSWORD=")
+	return c
+}
+
+func (h *host) ok(c *exec.Cmd) string {
+	h.t.Helper()
+	var errs bytes.Buffer
+	c.Stderr = &errs
+	out, err := c.Output()
+	if err != nil {
+		h.t.Fatalf("%v: %v\n%s%s", c.Args, err, out, errs.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (h *host) gantry(args ...string) string { h.t.Helper(); return h.ok(h.cmd(args...)) }
+
+// refuse runs a command that must fail for gantry's own reasons.
+func (h *host) refuse(want string, args ...string) {
+	h.t.Helper()
+	out, err := h.cmd(args...).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 125 || !strings.Contains(string(out), want) {
+		h.t.Errorf("%v: %v, %q; want status 125 and %q", args, err, out, want)
+	}
+}
+
+// run is prepare and run-prepared in one: both make the same bundle.
+func TestRunIsPrepareAndRunPrepared(t *testing.T) {
+	h := newHost(t, "-user", "web", "-volumes", "/data", "-env", "A=1")
+	flags := []string{"--memory", "64m", "--read-only", "-e", "B=2", "--ulimit", "core=0", "--tmpfs", "/x"}
+	config := func(uuid string) string {
+		t.Helper()
+		b, err := json.Marshal(must(Inspect(h.env, uuid))(t).Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(strings.ReplaceAll(string(b), uuid, "UUID"), pod.Short(uuid), "SHORT")
+	}
+	prepared := h.gantry(append(append([]string{"prepare"}, flags...), h.ref, "true")...)
+	h.gantry("run-prepared", prepared)
+	file := filepath.Join(h.dir, "uuid")
+	h.gantry(append(append([]string{"run", "--uuid-file", file}, flags...), h.ref, "true")...)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	detached := h.gantry(append(append([]string{"run", "-d"}, flags...), h.ref, "true")...)
+	want := config(prepared)
+	for _, uuid := range []string{strings.TrimSpace(string(b)), detached} {
+		if got := config(uuid); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// Whatever is altered in a prepared pod, it does not start.
+func TestAlteredPodDoesNotStart(t *testing.T) {
+	h := newHost(t)
+	for name, alter := range map[string][2]string{
+		"apps/app/config.json": {`"noNewPrivileges":true`, `"noNewPrivileges":false`},
+		"apps/app/launch.json": {`"stopTimeout":10`, `"stopTimeout":11`},
+		"pod.json":             {`"network":"none"`, `"network":"host"`},
+	} {
+		uuid := h.gantry("prepare", "--security-opt", "no-new-privileges", h.ref, "true")
+		file := filepath.Join(h.env.Dir, "pods", "prepared", uuid, name)
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		altered := bytes.Replace(b, []byte(alter[0]), []byte(alter[1]), 1)
+		if bytes.Equal(altered, b) {
+			altered = append(b, ' ')
+		}
+		if err := os.WriteFile(file, altered, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.refuse(ErrSeal.Error(), "run-prepared", uuid)
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.gantry("run-prepared", uuid)
+	}
+}
+
+// Two run-prepared of one pod: one runs it, the other says so at once, while
+// the first still runs.
+func TestTwoRunPrepared(t *testing.T) {
+	h := newHost(t)
+	uuid := h.gantry("prepare", h.ref, "sleep", "1000")
+	type result struct {
+		out string
+		err error
+	}
+	results := make(chan result, 2)
+	for range 2 {
+		go func() {
+			out, err := h.cmd("run-prepared", "-d", uuid).CombinedOutput()
+			results <- result{string(out), err}
+		}()
+	}
+	a, b := <-results, <-results
+	if (a.err == nil) == (b.err == nil) {
+		t.Fatalf("one said %q (%v), the other %q (%v)", a.out, a.err, b.out, b.err)
+	}
+	if loser := a.out + b.out; !strings.Contains(loser, ErrBusy.Error()) && !strings.Contains(loser, "it is in phase run") {
+		t.Errorf("the loser said %q", loser)
+	}
+	if r := must(Status(h.env, uuid))(t); r.State != "running" {
+		t.Errorf("it is %s", r.State)
+	}
+}
+
+// gc again and again beside launches: it never takes a pod from under one.
+func TestGCBesideRun(t *testing.T) {
+	h := newHost(t)
+	h.gantry("run", "--rm", h.ref, "true")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := GC(context.Background(), h.env, GCOptions{}); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for range 10 {
+		h.gantry("run", "--rm", h.ref, "true")
+		h.gantry("run-prepared", h.gantry("prepare", "--rm", h.ref, "true"))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if rs := must(List(h.env, ListOptions{All: true}))(t); len(rs) != 0 {
+		t.Errorf("left: %+v", rs)
+	}
+}
+
+// kill -9 of the supervisor: whoever asks is told that it was killed, the one
+// who waits is woken, the control groups are gone, and the name can be had.
+func TestKilledSupervisor(t *testing.T) {
+	h := newHost(t)
+	uuid := h.gantry("run", "-d", "--name", "web", h.ref, "sleep", "1000")
+	in := must(Inspect(h.env, uuid))(t)
+	if in.State != "running" || in.PID == 0 || in.Supervisor == 0 {
+		t.Fatalf("it is %+v", in.Record)
+	}
+	woken := make(chan Record, 1)
+	go func() {
+		r, err := Wait(context.Background(), h.env, "web")
+		if err != nil {
+			t.Error(err)
+		}
+		woken <- r
+	}()
+	p, err := os.FindProcess(in.Supervisor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-woken; r.State != "exited" || r.Exit == nil || r.Exit.Known || r.Exit.Text() != "killed" {
+		t.Errorf("the one who waited was told %+v, %+v", r, r.Exit)
+	}
+	for _, dir := range in.Cgroups {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
+	}
+	h.refuse("in use by pod "+pod.Short(uuid), "run", "--name", "web", h.ref, "true")
+	h.gantry("run", "--replace", "--name", "web", h.ref, "true")
+	if _, err := Status(h.env, uuid); !errors.Is(err, pod.ErrNotFound) {
+		t.Errorf("the replaced one: %v", err)
+	}
+}
+
+// A pod that was to be removed at its end and lost its supervisor stands in
+// nobody's way.
+func TestKilledSupervisorOfRemovedPod(t *testing.T) {
+	h := newHost(t)
+	for range 2 {
+		h.gantry("run", "-d", "--rm", "--name", "web", h.ref, "sleep", "1000")
+		in := must(Inspect(h.env, "web"))(t)
+		p, err := os.FindProcess(in.Supervisor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		// The kernel says when it is gone; then nobody has swept it yet.
+		q := must(h.env.pods().Find(in.UUID))(t)
+		if err := q.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		_ = q.Close()
+	}
+	h.gantry("run", "--rm", "--name", "web", h.ref, "true")
+	if rs := must(List(h.env, ListOptions{All: true}))(t); len(rs) != 0 {
+		t.Errorf("left: %+v", rs)
+	}
+}
+
+func TestWaitAndExit(t *testing.T) {
+	h := newHost(t)
+	h.gantry("run", "-d", "--name", "w", h.ref, "sh", "-c", "read x < /dev/null; exit 3")
+	r := must(Wait(context.Background(), h.env, "w"))(t)
+	if r.State != "exited" || r.Exit == nil || r.Exit.Text() != "3" || r.Started.IsZero() || r.Exited.Before(r.Started) {
+		t.Errorf("%+v %+v", r, r.Exit)
+	}
+	h.gantry("run", "-d", "--name", "k", h.ref, "sleep", "1000")
+	if err := Kill(h.env, "k", "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	if r := must(Wait(context.Background(), h.env, "k"))(t); r.Exit.Text() != "137 (SIGKILL)" {
+		t.Errorf("%+v", r.Exit)
+	}
+	if err := Kill(h.env, "k", "KILL"); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("a signal to the dead: %v", err)
+	}
+}
+
+// A stop that has to kill, beside others who wait, ends and removes at once.
+func TestStopKills(t *testing.T) {
+	h := newHost(t)
+	h.gantry("run", "-d", "--name", "deaf", h.ref, "sh", "-c", "trap '' TERM; while :; do sleep 1000; done")
+	for range 3 {
+		go func() { _, _ = Wait(context.Background(), h.env, "deaf") }()
+	}
+	soon := 100 * time.Millisecond
+	if err := Stop(context.Background(), h.env, "deaf", StopOptions{Timeout: &soon}); err != nil {
+		t.Fatal(err)
+	}
+	if r := must(Status(h.env, "deaf"))(t); r.Exit == nil || r.Exit.Code != 137 {
+		t.Errorf("%+v", r)
+	}
+	if err := Remove(context.Background(), h.env, "deaf", RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+	if err := Stop(context.Background(), h.env, "deaf", StopOptions{}); !errors.Is(err, pod.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+// What failed to start leaves no pod, no name and no control group.
+func TestFailedLaunchLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	for _, args := range [][]string{
+		{"run", "--name", "x", h.ref, "/no/such"},
+		{"run", "-d", "--name", "x", h.ref, "/no/such"},
+		{"run", "--name", "x", "-v", "/no/such:/x", h.ref, "true"},
+		{"run", "--name", "x", "--seccomp", "/no/such", h.ref, "true"},
+		{"prepare", "--name", "x", "-u", "nobody-there", h.ref, "true"},
+	} {
+		if out, err := h.cmd(args...).CombinedOutput(); err == nil {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(h.env.Dir, "pods", "*", "*"))
+	names, err2 := filepath.Glob(filepath.Join(h.env.RunDir, "names", "*"))
+	if err != nil || err2 != nil || len(left)+len(names) != 0 {
+		t.Errorf("left: %v %v", left, names)
+	}
+}
