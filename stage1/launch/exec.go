@@ -162,13 +162,16 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 }
 
 func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (*birth, error) {
-	o := PlanOptions{Terminal: r.Terminal, Outlive: r.Detached}
+	o := PlanOptions{Terminal: r.Terminal}
 	if r.Terminal {
 		o.Rows, o.Columns = terminalSize(r.Process.ConsoleSize)
 	}
 	plan, err := ExecPlan(r.Spec, r.Process, o)
 	if err != nil {
 		return nil, err
+	}
+	if may, err := mayMknod(r.Status.Pid); err != nil || !may {
+		withoutMknod(&plan)
 	}
 	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(r.Cgroups) }}
 	if owns(r.Spec, specs.PIDNamespace) {

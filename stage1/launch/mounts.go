@@ -97,6 +97,7 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 	if source == "" {
 		source = m.Type
 	}
+	o.attr.Clear = 0 // a new mount has nothing set
 	p.add(stage1.Step{Mount: &stage1.Mount{
 		Type: m.Type, Source: source, Options: o.data, Attr: o.attr, Target: target,
 		Plain: isBelow(target, "/proc") || isBelow(target, "/sys") || isBelow(target, "/dev"), CopyUp: o.copyUp,
@@ -108,9 +109,9 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 // let write, the whole host (CVE-2023-25809): then it is read-only.
 func (p *planner) cgroup(target string, o mountOptions) {
 	attr := o.attr
+	attr.Clear = 0
 	if !owns(p.spec, specs.CgroupNamespace) {
 		attr.Set |= unix.MOUNT_ATTR_RDONLY
-		attr.Clear &^= unix.MOUNT_ATTR_RDONLY
 	}
 	if len(p.o.Cgroups.V1) == 0 {
 		p.add(stage1.Step{Mount: &stage1.Mount{Type: "cgroup2", Source: "cgroup2", Attr: attr, Target: target, Plain: true}})

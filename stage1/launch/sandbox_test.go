@@ -297,6 +297,28 @@ func TestInitReapsAndForwards(t *testing.T) {
 	}
 }
 
+// What the supervisor costs per pod is reported, not asserted: budgets are
+// for benchmarks.
+func TestSupervisorMemoryIsReported(t *testing.T) {
+	p := newPod(t, "sleep", "100")
+	cmd := p.command()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitRunning(t, p)
+	b, err := os.ReadFile(filepath.Join("/proc", itoa(cmd.Process.Pid), "smaps_rollup"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, "Private_Dirty") || strings.HasPrefix(line, "Rss") {
+			t.Log(strings.Join(strings.Fields(line), " "))
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}
+
 // execIn runs a command in the app of a running pod.
 func execIn(t *testing.T, p *pod, st stage1.Status, process *specs.Process) (string, string, int) {
 	t.Helper()

@@ -107,6 +107,9 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 	if g.err == nil {
 		all.Push(func() { _ = g.group.Delete() })
 		b.cgroup, b.enter = g.group.CloneFD(), g.group.Enter
+		if !g.group.Confined() {
+			withoutMknod(&b.plan)
+		}
 	}
 	return b, g.group, errors.Join(err, g.err, <-filtered)
 }
