@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gantryrun/gantry/image"
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/image"
 )
 
 // Attached is one signature a manifest offers. Blob is the payload still to

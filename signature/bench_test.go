@@ -16,8 +16,10 @@ func BenchmarkLaunch(b *testing.B) {
 	l := newLayer(b)
 	l.key("acme.pub", k)
 	l.rule("50-acme.conf", "registry.example", "sigstore-key", "acme.pub")
-	r := Receipt{Reference: testName + ":v1", Name: testName, Manifest: testManifest,
-		Signatures: []Signature{bundleOf(b, priv, statementOf(SignPredicate, testManifest), nil)}}
+	r := Receipt{
+		Reference: testName + ":v1", Name: testName, Manifest: testManifest,
+		Signatures: []Signature{bundleOf(b, priv, statementOf(SignPredicate, testManifest), nil)},
+	}
 	dir := b.TempDir()
 	if err := openReceipts(b, dir).Save(r); err != nil {
 		b.Fatal(err)

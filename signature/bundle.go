@@ -9,8 +9,9 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/gantryrun/gantry/image"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/gantryrun/gantry/image"
 )
 
 // Media and predicate types of the bundle form.

@@ -159,12 +159,12 @@ func (o object) has(name string) bool {
 // clip makes foreign text fit to be shown inside a message.
 func clip(s string) string { return printable(s, 120) }
 
-// printable makes text fit to be shown: one line of at most max characters,
+// printable makes text fit to be shown: one line of at most so many characters,
 // none of which moves the cursor or hides others.
-func printable(s string, max int) string {
-	out := make([]rune, 0, min(max, len(s)))
+func printable(s string, most int) string {
+	out := make([]rune, 0, min(most, len(s)))
 	for _, r := range s {
-		if len(out) == max {
+		if len(out) == most {
 			return string(out) + "…"
 		}
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == utf8.RuneError || isFormat(r) {

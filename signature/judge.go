@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/gantryrun/gantry/image"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/gantryrun/gantry/image"
 )
 
 // Bounds of what is looked at for one image, by whoever discovers signatures
@@ -77,6 +78,7 @@ type RuleRef struct {
 // Reason says in one word how a verdict came about.
 type Reason string
 
+// The outcomes, the accepting ones first.
 const (
 	ReasonSigned    Reason = "signed"
 	ReasonInsecure  Reason = "insecure-rule"

@@ -32,7 +32,7 @@ func TestMisconfigurations(t *testing.T) {
 	}
 	tests := []struct{ name, file, want string }{
 		{"no accept", head, "no Accept= line; write Accept=sigstore-key, reject or insecure"},
-		{"no key", head + "Accept=sigstore-key\n", "Accept=sigstore-key without a Key= line accepts nobody"},
+		{"no key", head + "Accept=sigstore-key\n", "no Key= line, so Accept=sigstore-key accepts nobody"},
 		{"no prefix", "[Trust]\nAccept=reject\n", "no Prefix= line, so nobody can tell which images it is about"},
 		{"unknown accept", head + "Accept=maybe\n", "line 3: Accept=maybe is not known; write sigstore-key, reject or insecure"},
 		{"keyless is for later", head + "Accept=sigstore-keyless\n", "line 3: Accept=sigstore-keyless is not available in this version of gantry, which verifies sigstore-key"},
@@ -52,11 +52,11 @@ func TestMisconfigurations(t *testing.T) {
 		{"Windows line ends", "[Trust]\r\nPrefix=registry.example\r\n", "line 1: control characters (a file saved with Windows line ends?)"},
 		{"continuation", head + "Accept=sigstore-key\nKey=good.pub\\\n", "line 4: Key= ends in a backslash; continuation lines are not supported"},
 		{"not text", head + "Accept=\xff\xfe\n", "not UTF-8 text"},
-		{"tag in prefix", "[Trust]\nPrefix=registry.example/a:1\nAccept=reject\n", "line 2: Prefix=registry.example/a:1: a prefix has no tag and no digest"},
+		{"tag in prefix", "[Trust]\nPrefix=registry.example/a:1\nAccept=reject\n", "line 2: the prefix registry.example/a:1: a prefix has no tag and no digest"},
 		{"glob in prefix", "[Trust]\nPrefix=registry.example/a*\nAccept=reject\n", "* stands alone for everything; a prefix already covers whatever lies below it"},
-		{"no registry", "[Trust]\nPrefix=nginx\nAccept=reject\n", "line 2: Prefix=nginx does not begin with a registry; write docker.io/library/nginx or docker.io/nginx"},
+		{"no registry", "[Trust]\nPrefix=nginx\nAccept=reject\n", "line 2: the prefix nginx does not begin with a registry; write docker.io/library/nginx or docker.io/nginx"},
 		{"dots in prefix", "[Trust]\nPrefix=registry.example/../x\nAccept=reject\n", `".." is not a component of a repository name`},
-		{"relative layout", "[Trust]\nPrefix=oci:images\nAccept=reject\n", "line 2: Prefix=oci:images needs a clean absolute path"},
+		{"relative layout", "[Trust]\nPrefix=oci:images\nAccept=reject\n", "line 2: the prefix oci:images needs a clean absolute path"},
 		{"transparency required", head + "Accept=sigstore-key\nKey=good.pub\nTransparency=require\n", "line 5: Transparency=require is not available in this version of gantry, which has no transparency log verifier; write if-present or ignore"},
 		{"transparency unknown", head + "Accept=sigstore-key\nKey=good.pub\nTransparency=yes\n", "line 5: Transparency=yes is not known; write if-present or ignore"},
 		{"key beside reject", head + "Accept=reject\nKey=good.pub\n", "line 4: Key= means nothing beside Accept=reject"},
@@ -100,7 +100,7 @@ func TestMisconfigurations(t *testing.T) {
 
 // What is in the place of a rule and is no file denies everything.
 func TestNotAFile(t *testing.T) {
-	for name, make := range map[string]func(path string) error{
+	for name, build := range map[string]func(path string) error{
 		"directory":     func(p string) error { return os.Mkdir(p, 0o755) },
 		"dangling link": func(p string) error { return os.Symlink("nowhere", p) },
 		"link loop":     func(p string) error { return os.Symlink(filepath.Base(p), p) },
@@ -109,7 +109,7 @@ func TestNotAFile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLayer(t)
-			if err := make(filepath.Join(l.dir, "trust.d/50-test.conf")); err != nil {
+			if err := build(filepath.Join(l.dir, "trust.d/50-test.conf")); err != nil {
 				t.Fatal(err)
 			}
 			wantVerdict(t, l.policy().Judge(testSubject(), nil), ReasonClosed, "50-test.conf, which may be about any image")

@@ -86,6 +86,7 @@ func (p *Policy) UnmarshalJSON(data []byte) error {
 // Decision is what the matching rules ask for.
 type Decision string
 
+// What rules can ask for.
 const (
 	DecideNone       Decision = "no-rule"    // nothing matches: deny
 	DecideClosed     Decision = "closed"     // a matching rule cannot be believed: deny

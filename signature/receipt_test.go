@@ -256,7 +256,7 @@ func TestHostKey(t *testing.T) {
 			t.Errorf("mode %o: %v", mode, err)
 		}
 	}
-	for name, make := range map[string]func(p string) error{
+	for name, build := range map[string]func(p string) error{
 		"short":   func(p string) error { return os.WriteFile(p, []byte("x"), 0o600) },
 		"long":    func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 33), 0o600) },
 		"link":    func(p string) error { return os.Symlink(file, p) },
@@ -267,7 +267,7 @@ func TestHostKey(t *testing.T) {
 		if name == "missing" {
 			p = filepath.Join(dir, "nowhere/host.key")
 		}
-		if err := make(p); err != nil {
+		if err := build(p); err != nil {
 			t.Fatal(err)
 		}
 		if k, err := HostKey(p); err == nil {

@@ -13,8 +13,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/gantryrun/gantry/internal/atomicfile"
 )
 
 const receiptSuffix = ".json"

@@ -30,6 +30,7 @@ func (v Verdict) Err() error {
 	return &Refusal{v}
 }
 
+// Is makes every refusal ErrUntrusted.
 func (r *Refusal) Is(target error) bool { return target == ErrUntrusted }
 
 // Error says on the first line what was decided, and below it the rule, the

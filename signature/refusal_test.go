@@ -78,8 +78,11 @@ func TestRefusalIsSafeToPrint(t *testing.T) {
 	safe(t, v.Explain())
 	// A verdict that a compromised verifier made up.
 	for _, reason := range []Reason{ReasonSigned, ReasonUntrusted, "x"} {
-		forged := Verdict{Reason: reason, Hint: evil, Detail: evil, Rule: RuleRef{File: evil, Prefix: evil},
-			Keys: []Signer{{KeyFile: evil, KeyID: evil}}, Findings: []Finding{{What: evil, Why: evil, Digest: "sha256:\x1b"}}}
+		forged := Verdict{
+			Reason: reason, Hint: evil, Detail: evil, Rule: RuleRef{File: evil, Prefix: evil},
+			Keys:     []Signer{{KeyFile: evil, KeyID: evil}},
+			Findings: []Finding{{What: evil, Why: evil, Digest: "sha256:\x1b"}},
+		}
 		safe(t, forged.Err().Error())
 		forged.By = []Signer{{KeyFile: evil}}
 		safe(t, forged.Explain())

@@ -17,6 +17,7 @@ import (
 // Accept says which kind of proof a rule takes.
 type Accept string
 
+// The kinds of proof this version knows.
 const (
 	AcceptKey      Accept = "sigstore-key"
 	AcceptReject   Accept = "reject"
@@ -32,6 +33,7 @@ const (
 // can verify: what is there must verify. Require closes the rule.
 type Transparency string
 
+// The values of Transparency=.
 const (
 	TransparencyIgnore    Transparency = "ignore"
 	TransparencyIfPresent Transparency = "if-present"
@@ -209,7 +211,7 @@ func (p *ruleParser) finish() {
 	case r.SignedAs != "" && r.Prefix == everything:
 		p.fail(p.seen["SignedAs"], "SignedAs= needs a Prefix= to stand for, not *")
 	case r.Accept == AcceptKey && len(p.names) == 0:
-		p.err = errors.New("Accept=sigstore-key without a Key= line accepts nobody")
+		p.err = errors.New("no Key= line, so Accept=sigstore-key accepts nobody")
 	case len(p.names) > maxKeysPerRule:
 		p.fail(p.names[maxKeysPerRule].Line, "more than %d Key= lines", maxKeysPerRule)
 	default:
@@ -250,7 +252,7 @@ func CanonicalPrefix(s string) (string, error) {
 	}
 	if scheme, p, ok := strings.Cut(s, ":"); ok && isLayout(strings.ToLower(scheme)) {
 		if !isLayout(scheme) || !strings.HasPrefix(p, "/") || (path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/") {
-			return "", fmt.Errorf("Prefix=%s needs a clean absolute path", clip(s))
+			return "", fmt.Errorf("the prefix %s needs a clean absolute path", clip(s))
 		}
 		return scheme + ":" + path.Clean(p), nil
 	}
@@ -258,17 +260,17 @@ func CanonicalPrefix(s string) (string, error) {
 	host, rest, nested := strings.Cut(s, "/")
 	host = strings.ToLower(host)
 	if host == "" || !strings.ContainsAny(host, ".:") && host != "localhost" {
-		return "", fmt.Errorf("Prefix=%s does not begin with a registry; write docker.io/library/%s or docker.io/%s", clip(s), clip(s), clip(s))
+		return "", fmt.Errorf("the prefix %s does not begin with a registry; write docker.io/library/%s or docker.io/%s", clip(s), clip(s), clip(s))
 	}
 	if bad := strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789.-:[]"); bad != "" {
-		return "", fmt.Errorf("Prefix=%s: %q is not a host name", clip(s), clip(host))
+		return "", fmt.Errorf("the prefix %s: %q is not a host name", clip(s), clip(host))
 	}
 	if !nested {
 		return host, nil
 	}
 	for c := range strings.SplitSeq(rest, "/") {
 		if err := checkComponent(c); err != nil {
-			return "", fmt.Errorf("Prefix=%s: %w", clip(s), err)
+			return "", fmt.Errorf("the prefix %s: %w", clip(s), err)
 		}
 	}
 	return host + "/" + rest, nil

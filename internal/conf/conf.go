@@ -104,18 +104,10 @@ func (l *loader) layer(layer, subdir string) error {
 		return fmt.Errorf("load configuration: %q in the configuration path is not absolute", layer)
 	}
 	dir := filepath.Join(layer, subdir)
-	names, err := l.inspect.list(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		l.broken = append(l.broken, File{Path: dir, Problem: err})
-		return nil
-	}
-	for _, name := range names {
+	for _, name := range l.names(dir) {
 		f := File{Name: name, Path: filepath.Join(dir, name)}
 		data, err := l.inspect.read(f.Path, MaxFile)
-		if gone(f.Path, err) {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed since it was listed
 		}
 		f.Sections, f.Problem = Parse(data)
@@ -125,6 +117,15 @@ func (l *loader) layer(layer, subdir string) error {
 		l.byName[name] = append(l.byName[name], f)
 	}
 	return nil
+}
+
+// names lists a layer's directory; one that is not there is an empty layer.
+func (l *loader) names(dir string) []string {
+	names, err := l.inspect.list(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.broken = append(l.broken, File{Path: dir, Problem: err})
+	}
+	return names
 }
 
 // inForce lets the highest version of each name win.
@@ -159,14 +160,14 @@ func (l *loader) inForce() []File {
 // checks of ownership as Load. It returns the path it was read from, also when
 // it could not be believed, and no path with fs.ErrNotExist when no layer has it
 // or the highest one masks it.
-func (r *Reader) Read(rel string, max int64) (path string, data []byte, err error) {
+func (r *Reader) Read(rel string, limit int64) (path string, data []byte, err error) {
 	if rel == "" || !filepath.IsLocal(rel) {
 		return "", nil, fmt.Errorf("read configuration: %q is not a file below the configuration path", rel)
 	}
 	for _, layer := range slices.Backward(r.path) {
 		path = filepath.Join(layer, rel)
-		data, err = r.inspect.read(path, max)
-		if gone(path, err) {
+		data, err = r.inspect.read(path, limit)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err == nil && len(data) == 0 {
@@ -177,31 +178,21 @@ func (r *Reader) Read(rel string, max int64) (path string, data []byte, err erro
 	return "", nil, fmt.Errorf("%s: %w", rel, fs.ErrNotExist)
 }
 
-// gone tells a file that is not there from a link that leads nowhere: the
-// first is no answer, the second hides one.
-func gone(path string, err error) bool {
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
-	_, err = os.Lstat(path)
-	return errors.Is(err, fs.ErrNotExist)
-}
-
 // ReadFile reads one file by its absolute path with the same checks.
-func ReadFile(path string, max int64) ([]byte, error) {
+func ReadFile(path string, limit int64) ([]byte, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("read configuration: %q is not absolute", path)
 	}
-	return newInspector().read(filepath.Clean(path), max)
+	return newInspector().read(filepath.Clean(path), limit)
 }
 
 // list returns the names of the drop-in files of a checked directory.
 func (in *inspector) list(dir string) ([]string, error) {
-	real, err := in.walk(dir, wantDir)
+	found, err := in.walk(dir, wantDir)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(real)
+	entries, err := os.ReadDir(found)
 	if err != nil {
 		return nil, err
 	}

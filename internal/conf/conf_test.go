@@ -138,6 +138,22 @@ func TestStrictModes(t *testing.T) {
 	}
 }
 
+// A layer that is not there is empty, also below a link; a link that leads
+// nowhere hides a layer.
+func TestMissingLayers(t *testing.T) {
+	d := dir(t)
+	if err := errors.Join(os.Symlink(d, d+"/ok"), os.Symlink("nowhere", d+"/broken")); err != nil {
+		t.Fatal(err)
+	}
+	if files := load(t, d+"/absent", d+"/ok/absent"); len(files) != 0 {
+		t.Errorf("%+v", files)
+	}
+	files := load(t, d+"/broken")
+	if len(files) != 1 || files[0].Name != "" || files[0].Problem == nil || !strings.Contains(files[0].Problem.Error(), "which is not there") {
+		t.Errorf("%+v", files)
+	}
+}
+
 // A link inside directories that may be believed is fine: configuration
 // managers and image-based systems use them.
 func TestTrustedLink(t *testing.T) {

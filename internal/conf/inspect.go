@@ -39,18 +39,18 @@ func newInspector() *inspector {
 
 // read returns the bytes of a file that may be believed. When only ownership
 // or mode is wrong the bytes come back together with the error.
-func (in *inspector) read(path string, max int64) ([]byte, error) {
-	real, distrust := in.walk(path, wantFile)
-	if real == os.DevNull {
+func (in *inspector) read(path string, limit int64) ([]byte, error) {
+	found, distrust := in.walk(path, wantFile)
+	if found == os.DevNull {
 		return nil, distrust
 	}
-	if real == "" {
+	if found == "" {
 		return nil, distrust
 	}
 	// Plain system calls: package os would first ask the poller about the file,
 	// and this is read at every launch. O_NONBLOCK: a FIFO put in place of the
 	// file must not hang it.
-	fd, err := open(real)
+	fd, err := open(found)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -62,8 +62,8 @@ func (in *inspector) read(path string, max int64) ([]byte, error) {
 	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	if st.Size > max {
-		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", path, st.Size, max)
+	if st.Size > limit {
+		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", path, st.Size, limit)
 	}
 	if err := in.owned(path, st.Uid, fs.FileMode(st.Mode&0o777), false); err != nil && distrust == nil {
 		distrust = err
@@ -77,7 +77,7 @@ func (in *inspector) read(path string, max int64) ([]byte, error) {
 
 func open(path string) (int, error) {
 	for {
-		fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+		fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0) //nolint:forbidigo // the host's own configuration, below no root
 		if err != syscall.EINTR {
 			return fd, err
 		}
@@ -115,17 +115,24 @@ func (in *inspector) walk(path string, w want) (string, error) {
 		}
 	}
 	cur, todo, links := "/", split(path), 0
+	ofLink := 0 // how many of todo's first come from links
 	note(in.root())
 	for len(todo) > 0 {
 		next := filepath.Join(cur, todo[0])
 		last := len(todo) == 1
 		todo = todo[1:]
+		inLink := ofLink > 0
+		ofLink = max(ofLink-1, 0)
 		if err, judged := in.dirs[next]; judged { // a real directory, then
 			note(err)
 			cur = next
 			continue
 		}
 		st, err := os.Lstat(next)
+		if inLink && errors.Is(err, fs.ErrNotExist) {
+			// Not the same as nothing there: a link was meant to lead somewhere.
+			return "", fmt.Errorf("%s leads to %s, which is not there", path, next)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -142,7 +149,8 @@ func (in *inspector) walk(path string, w want) (string, error) {
 			if filepath.IsAbs(target) {
 				cur = "/"
 			}
-			todo = append(split(target), todo...)
+			parts := split(target)
+			todo, ofLink = append(parts, todo...), ofLink+len(parts)
 		case st.IsDir():
 			in.dirs[next] = in.inode(next, st, st.Mode()&fs.ModeSticky != 0)
 			note(in.dirs[next])
@@ -156,17 +164,17 @@ func (in *inspector) walk(path string, w want) (string, error) {
 	return in.arrived(path, cur, w, distrust)
 }
 
-func (in *inspector) arrived(path, real string, w want, distrust error) (string, error) {
+func (in *inspector) arrived(path, found string, w want, distrust error) (string, error) {
 	if w == wantFile {
-		return real, distrust
+		return found, distrust
 	}
 	if distrust != nil {
 		return "", distrust
 	}
-	if _, judged := in.dirs[real]; !judged { // the path was a file
+	if _, judged := in.dirs[found]; !judged { // the path was a file
 		return "", fmt.Errorf("%s is not a directory: %w", path, syscall.ENOTDIR)
 	}
-	st, err := os.Lstat(real)
+	st, err := os.Lstat(found)
 	if err != nil {
 		return "", err
 	}
@@ -175,7 +183,7 @@ func (in *inspector) arrived(path, real string, w want, distrust error) (string,
 	if st.Mode().Perm()&0o022 != 0 {
 		return "", writable(path, st.Mode().Perm())
 	}
-	return real, nil
+	return found, nil
 }
 
 func split(path string) []string {

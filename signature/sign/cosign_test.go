@@ -18,11 +18,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantryrun/gantry/signature"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/signature"
 )
 
 // cosign finds the real one, or skips.
@@ -105,8 +106,10 @@ func (r remote) push(a Artifact) {
 func (r remote) image() ispec.Descriptor {
 	r.t.Helper()
 	config := blob(ispec.MediaTypeImageConfig, []byte(`{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}`))
-	data, err := json.Marshal(ispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ispec.MediaTypeImageManifest,
-		Config: config.Descriptor, Layers: []ispec.Descriptor{}})
+	data, err := json.Marshal(ispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ispec.MediaTypeImageManifest,
+		Config: config.Descriptor, Layers: []ispec.Descriptor{},
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -17,9 +17,10 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/gantryrun/gantry/signature"
 	"golang.org/x/crypto/nacl/secretbox"
 	"golang.org/x/crypto/scrypt"
+
+	"github.com/gantryrun/gantry/signature"
 )
 
 // PEM types of private keys. Both encrypted ones hold the same thing; cosign

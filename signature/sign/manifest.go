@@ -8,11 +8,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gantryrun/gantry/image"
-	"github.com/gantryrun/gantry/signature"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/signature"
 )
 
 // legacyConfigType is the type of the configuration of a .sig manifest.
@@ -115,7 +116,7 @@ const zeroTime = "0001-01-01T00:00:00Z"
 
 // LegacyManifest adds a legacy signature to the .sig manifest of its subject;
 // existing is nil when there is none yet. Signatures that are there stay.
-func LegacyManifest(existing []byte, payload []byte, annotations map[string]string, subject digest.Digest) (Artifact, error) {
+func LegacyManifest(existing, payload []byte, annotations map[string]string, subject digest.Digest) (Artifact, error) {
 	layer := blob(signature.LegacyType, payload)
 	layer.Descriptor.Annotations = annotations
 	var layers []ispec.Descriptor

@@ -11,9 +11,10 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/signature"
-	"github.com/opencontainers/go-digest"
 )
 
 // Bundle signs a digest as cosign 3 does: a sigstore bundle v0.3 around a DSSE

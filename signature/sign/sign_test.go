@@ -19,9 +19,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantryrun/gantry/signature"
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/signature"
 )
 
 var subject = ispec.Descriptor{MediaType: ispec.MediaTypeImageManifest, Digest: digest.FromString("image"), Size: 5}
@@ -333,9 +334,9 @@ func TestLoadKeyRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	block, _ := pem.Decode(priv)
-	spoil := func(old, new string) []byte {
+	spoil := func(from, to string) []byte {
 		b := *block
-		b.Bytes = []byte(strings.Replace(string(block.Bytes), old, new, 1))
+		b.Bytes = []byte(strings.Replace(string(block.Bytes), from, to, 1))
 		return pem.EncodeToMemory(&b)
 	}
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
