@@ -180,6 +180,12 @@ func (f *fetcher) bring(ctx context.Context) (Result, error) {
 	if err := f.config(ctx, &img); err != nil {
 		return Result{}, err
 	}
+	// Until the receipt is saved nobody else knows that the layers are wanted.
+	release, err := f.Trees.Hold()
+	if err != nil {
+		return Result{}, err
+	}
+	defer release()
 	layers, err := f.layers(ctx, img)
 	if err != nil {
 		return Result{}, err
