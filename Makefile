@@ -33,6 +33,8 @@ test-programs:
 	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -ldflags '-s -w' -o $(BIN)/tests/ $(addprefix ./tests/cmd/,$(PROGRAMS))
 
 demo: ## make, sign, fetch, verify and run an image, see two refused, leave nothing
+	source tests/setup/apt.sh && apt_need gcc libc6-dev pkg-config libseccomp-dev
+	$(MAKE) -s build test-programs
 	tests/demo.sh
 
 test: ## everything: installs what it needs, ends with a count

@@ -21,7 +21,9 @@ func TestBuildIsReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, two := build(t, root, "one"), build(t, root, "another-place")
+	tree := copyTree(t, root, filepath.Join(t.TempDir(), "one"))
+	again := copyTree(t, tree, filepath.Join(t.TempDir(), "another-place"))
+	one, two := build(t, tree), build(t, again)
 	entries, err := os.ReadDir(one)
 	if err != nil {
 		t.Fatal(err)
@@ -45,18 +47,22 @@ func TestBuildIsReproducible(t *testing.T) {
 	}
 }
 
-// build copies what a release would hold and makes it, without a .git.
-func build(t *testing.T, root, name string) string {
+// copyTree copies what a release would hold, without a .git.
+func copyTree(t *testing.T, from, to string) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), name)
 	for _, p := range []string{"go.mod", "go.sum", "Makefile", "cmd", "internal", "image", "signature", "fetch", "stage0", "stage1", "cgroups", "netns", "seccomp"} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, p)), 0o755); err != nil {
+		if err := os.MkdirAll(to, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("cp", "-r", filepath.Join(root, p), filepath.Join(dir, p)).CombinedOutput(); err != nil {
+		if out, err := exec.Command("cp", "-r", filepath.Join(from, p), filepath.Join(to, p)).CombinedOutput(); err != nil {
 			t.Fatalf("copy %s: %v\n%s", p, err, out)
 		}
 	}
+	return to
+}
+
+func build(t *testing.T, dir string) string {
+	t.Helper()
 	cmd := exec.Command("make", "-s", "build")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {

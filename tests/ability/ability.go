@@ -125,7 +125,8 @@ func probeCgroup1() error {
 
 func probeCgroupWritable() error {
 	for _, dir := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
-		if unix.Access(dir, unix.W_OK) == nil && fileSystemAt(dir, unix.TMPFS_MAGIC, "") != nil {
+		notTmpfs := fileSystemAt(dir, unix.TMPFS_MAGIC, "") != nil
+		if notTmpfs && unix.Access(dir, unix.W_OK) == nil {
 			return nil
 		}
 	}
@@ -176,7 +177,7 @@ func probeLandlock() error {
 		return fmt.Errorf("ask for Landlock's ABI: %w", errno)
 	}
 	if abi < 1 {
-		return fmt.Errorf("Landlock's ABI is %d", abi)
+		return fmt.Errorf("the ABI is %d", abi)
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (b *bench) prepare() error {
 	}
 	key, layout := filepath.Join(b.work, "key"), b.layout()
 	return errors.Join(
-		b.tool("mkimage", "busybox", layout+":box"),
+		b.mkimage("busybox", layout+":box"),
 		b.quiet("trust", "keygen", "--output", key),
 		b.quiet("trust", "add", "--prefix", layout, key+".pub"),
 		b.quiet("sign", "--key", key+".key", layout+":box"),
@@ -147,8 +147,8 @@ func (b *bench) prepare() error {
 
 func (b *bench) layout() string { return "oci:" + filepath.Join(b.work, "oci") }
 
-func (b *bench) tool(name string, args ...string) error {
-	_, err := b.timed(filepath.Join(b.bin, "tests", name), args...)
+func (b *bench) mkimage(args ...string) error {
+	_, err := b.timed(filepath.Join(b.bin, "tests", "mkimage"), args...)
 	return err
 }
 

@@ -20,7 +20,7 @@ import (
 func (b *bench) bundle() error {
 	dir := filepath.Join(b.work, "bundle")
 	// umoci of Debian 12 knows no zstd: one layer of gzip.
-	if err := b.tool("mkimage", "inspect", filepath.Join(b.work, "plain")+":plain"); err != nil {
+	if err := b.mkimage("inspect", filepath.Join(b.work, "plain")+":plain"); err != nil {
 		return err
 	}
 	if out, err := b.output("umoci", "unpack", "--image", filepath.Join(b.work, "plain")+":plain", dir); err != nil {
@@ -81,7 +81,7 @@ func (b *bench) launches() error {
 	ref := b.layout() + ":plain"
 	key := filepath.Join(b.work, "key")
 	for _, err := range []error{
-		b.tool("mkimage", "inspect", ref), b.quiet("sign", "--key", key+".key", ref), b.quiet("fetch", ref),
+		b.mkimage("inspect", ref), b.quiet("sign", "--key", key+".key", ref), b.quiet("fetch", ref),
 	} {
 		if err != nil {
 			return err
@@ -137,7 +137,7 @@ func (b *bench) fetches() error {
 	}
 	ref, key := registry+"/bench/big:1", filepath.Join(b.work, "key")
 	for _, err := range []error{
-		b.tool("mkimage", "-push", "big", ref), b.quiet("sign", "--key", key+".key", ref),
+		b.mkimage("-push", "big", ref), b.quiet("sign", "--key", key+".key", ref),
 		b.quiet("trust", "add", "--prefix", registry, key+".pub"),
 	} {
 		if err != nil {
@@ -224,7 +224,7 @@ func (b *bench) executables() error {
 func (b *bench) memory() error {
 	ref, key := b.layout()+":web", filepath.Join(b.work, "key")
 	for _, err := range []error{
-		b.tool("mkimage", "-layers", "1", "-files", "4", "-size", "67108864", "big", ref),
+		b.mkimage("-layers", "1", "-files", "4", "-size", "67108864", "big", ref),
 		b.quiet("sign", "--key", key+".key", ref), b.quiet("fetch", ref),
 	} {
 		if err != nil {

@@ -25,11 +25,11 @@ type Attack struct {
 // Attacks lists them by what they are named after.
 func Attacks() []Attack {
 	return []Attack{
-		{"tar-dot-dot", true, withFiles(File{Path: "../../../../tmp/gantry-escape", Body: []byte("out")})},
+		{"tar-dot-dot", false, withFiles(File{Path: "../../../../tmp/gantry-escape", Body: []byte("out")})},
 		{"tar-absolute", false, withFiles(File{Path: "/srv/absolute", Body: []byte("in")})},
 		{"CVE-2021-29136", true, withFiles(Symlink(".", "/tmp"), File{Path: "gantry-escape", Body: []byte("out")})},
 		{"CVE-2021-32760", true, withFiles(File{Path: "link", Type: tar.TypeLink, Link: "../../../../etc/shadow", Mode: 0o666})},
-		{"symlink-then-write", true, withFiles(Symlink("out", "/tmp"), File{Path: "out/gantry-escape", Body: []byte("out")})},
+		{"symlink-then-write", false, withFiles(Symlink("out", "/tmp"), File{Path: "out/gantry-escape", Body: []byte("out")})},
 		{"hardlink-to-nothing", true, withFiles(File{Path: "link", Type: tar.TypeLink, Link: "no/such/file"})},
 		{"whiteout-dot-dot", true, withFiles(File{Path: ".wh..."}, File{Path: "a/.wh.."})},
 		{"CVE-2022-4318", true, withConfig(func(c *ispec.ImageConfig) { c.Env = append(c.Env, "HOME=/\nroot2::0:0::/:/bin/sh") })},

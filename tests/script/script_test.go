@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"signed":   signed,
 			"registry": registryCommand,
 			"waitfor":  waitfor,
+			"waitlogs": waitlogs,
 			"same":     same,
 			"setfile":  setfile,
 			"gone":     gone,
@@ -228,6 +229,20 @@ func waitfor(ts *testscript.TestScript, neg bool, args []string) {
 	within(ts, "match "+args[1], func() (bool, string) {
 		b, err := os.ReadFile(ts.MkAbs(args[0]))
 		return err == nil && pattern.Match(b), string(b)
+	})
+}
+
+// waitlogs POD PATTERN waits, at most a minute, until the pod wrote a match: a
+// program that says it is ready has its signal handlers in place.
+func waitlogs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitlogs POD PATTERN")
+	}
+	pattern := regexp.MustCompile("(?m)" + args[1])
+	within(ts, "match of "+args[1]+" in the logs of "+args[0], func() (bool, string) {
+		err := ts.Exec("gantry", "logs", args[0])
+		out := ts.ReadFile("stdout")
+		return err == nil && pattern.MatchString(out), out
 	})
 }
 

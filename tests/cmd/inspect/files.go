@@ -172,7 +172,7 @@ func overwriteExe([]string) (int, error) {
 
 // output writes N bytes in lines of 100, for log paths and their speed.
 func output(args []string) (int, error) {
-	n, err := number(args, 0, 1<<20)
+	n, err := number(args, 1<<20)
 	if err != nil {
 		return 2, err
 	}

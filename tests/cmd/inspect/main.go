@@ -86,12 +86,12 @@ func printJSON(v any) (int, error) {
 	return 0, err
 }
 
-// number reads the i-th argument, or a default where there is none.
-func number(args []string, i, otherwise int) (int, error) {
-	if i >= len(args) {
+// number reads the first argument, or a default where there is none.
+func number(args []string, otherwise int) (int, error) {
+	if len(args) == 0 {
 		return otherwise, nil
 	}
-	return strconv.Atoi(args[i])
+	return strconv.Atoi(args[0])
 }
 
 func want(args []string, n int, usage string) error {

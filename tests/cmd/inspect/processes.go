@@ -16,12 +16,12 @@ import (
 )
 
 func exit(args []string) (int, error) {
-	return number(args, 0, 0)
+	return number(args, 0)
 }
 
 // die ends this process by a signal, past any handler of the Go runtime.
 func die(args []string) (int, error) {
-	n, err := number(args, 0, int(unix.SIGKILL))
+	n, err := number(args, int(unix.SIGKILL))
 	if err != nil {
 		return 2, err
 	}
@@ -33,13 +33,14 @@ func die(args []string) (int, error) {
 	if err := unix.Kill(os.Getpid(), sig); err != nil {
 		return 1, err
 	}
-	select {}
+	forever()
+	return 1, nil
 }
 
 // wait says that it is there, prints each signal it gets, and leaves with
 // status 0 at SIGTERM and with N, if given, at SIGUSR2.
 func wait(args []string) (int, error) {
-	status, err := number(args, 0, 0)
+	status, err := number(args, 0)
 	if err != nil {
 		return 2, err
 	}
@@ -77,7 +78,7 @@ func stubborn([]string) (int, error) {
 
 // fork starts N children that exit at once and tells how many ended well.
 func fork(args []string) (int, error) {
-	n, err := number(args, 0, 1)
+	n, err := number(args, 1)
 	if err != nil {
 		return 2, err
 	}
@@ -128,7 +129,7 @@ func orphan(args []string) (int, error) {
 // zombies makes N orphans that end at once and waits until somebody has reaped
 // them all: as PID 1 nobody does, under an init it returns.
 func zombies(args []string) (int, error) {
-	n, err := number(args, 0, 10)
+	n, err := number(args, 10)
 	if err != nil {
 		return 2, err
 	}
@@ -162,7 +163,7 @@ func zombies(args []string) (int, error) {
 
 // hog touches N megabytes and says so.
 func hog(args []string) (int, error) {
-	n, err := number(args, 0, 64)
+	n, err := number(args, 64)
 	if err != nil {
 		return 2, err
 	}
@@ -187,7 +188,7 @@ func spin([]string) (int, error) {
 
 // notify waits for N bytes on stdin, which lets a test order two containers.
 func notify(args []string) (int, error) {
-	n, err := number(args, 0, 1)
+	n, err := number(args, 1)
 	if err != nil {
 		return 2, err
 	}
@@ -207,7 +208,7 @@ func setHostname(args []string) (int, error) {
 }
 
 func setLimit(args []string) (int, error) {
-	n, err := number(args, 0, 1<<20)
+	n, err := number(args, 1<<20)
 	if err != nil {
 		return 2, err
 	}

@@ -136,7 +136,7 @@ func base(kind string, o options) (imagetest.Image, error) {
 			return imagetest.Image{}, err
 		}
 		defer f.Close()
-		layers, err := imagetest.FromTar(f, words(o.apart, ",")...)
+		layers, err := imagetest.FromTar(f, words(o.apart)...)
 		return imagetest.Image{Layers: layers}, err
 	}
 	return imagetest.Image{}, fmt.Errorf("no kind of image %q", kind)
@@ -183,14 +183,14 @@ func configure(image *imagetest.Image, o options) {
 	if o.stop != "" {
 		c.StopSignal = o.stop
 	}
-	c.Env = append(c.Env, words(o.env, ",")...)
-	for _, v := range words(o.volumes, ",") {
+	c.Env = append(c.Env, words(o.env)...)
+	for _, v := range words(o.volumes) {
 		if c.Volumes == nil {
 			c.Volumes = map[string]struct{}{}
 		}
 		c.Volumes[v] = struct{}{}
 	}
-	for _, l := range words(o.labels, ",") {
+	for _, l := range words(o.labels) {
 		if c.Labels == nil {
 			c.Labels = map[string]string{}
 		}
@@ -200,9 +200,10 @@ func configure(image *imagetest.Image, o options) {
 	image.Docker = o.docker
 }
 
-func words(s, separator string) []string {
+// words splits a list at its commas.
+func words(s string) []string {
 	if s == "" {
 		return nil
 	}
-	return strings.Split(s, separator)
+	return strings.Split(s, ",")
 }

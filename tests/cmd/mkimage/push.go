@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/gantryrun/gantry/tests/imagetest"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -36,17 +37,18 @@ func push(image imagetest.Image, target string, o options) (ispec.Descriptor, er
 	if err != nil {
 		return d, err
 	}
+	login := remote.WithAuthFromKeychain(authn.DefaultKeychain)
 	h := manifest.Manifests[0].Digest
 	if manifest.Manifests[0].MediaType.IsIndex() {
 		child, err := index.ImageIndex(h)
 		if err != nil {
 			return d, err
 		}
-		return d, remote.WriteIndex(ref, child)
+		return d, remote.WriteIndex(ref, child, login)
 	}
 	child, err := index.Image(h)
 	if err != nil {
 		return d, err
 	}
-	return d, remote.Write(ref, child)
+	return d, remote.Write(ref, child, login)
 }
