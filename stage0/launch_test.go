@@ -43,6 +43,7 @@ func newHost(t *testing.T, mkimage ...string) *host {
 	t.Cleanup(func() { // before the directory goes, whatever the test left
 		rs, _ := List(h.env, ListOptions{All: true})
 		for _, r := range rs {
+			_ = Kill(h.env, r.UUID, "KILL") // most test payloads ignore TERM
 			_ = Remove(context.Background(), h.env, r.UUID, RemoveOptions{Force: true})
 		}
 	})

@@ -75,7 +75,7 @@ func (s *Pods) openAt(phase Phase, uuid string) (*Pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open pod: %w", err)
 	}
-	return &Pod{UUID: uuid, pods: s, phase: phase, dir: dir}, nil
+	return &Pod{UUID: uuid, pods: s, phase: phase, dir: dir, fresh: true}, nil
 }
 
 // byPrefix returns the one UUID that begins with prefix. Garbage does not
@@ -162,34 +162,66 @@ func (s *Pods) List(f func(*Pod) error, phases ...Phase) error {
 }
 
 // ReadFile reads a file of the pod of at most limit bytes, below its own
-// descriptor: no rename of the pod and no link inside it leads elsewhere.
+// descriptor: no rename of the pod and no link inside it leads elsewhere. It
+// is four system calls, since list does it for every pod.
 func (p *Pod) ReadFile(name string, limit int64) ([]byte, error) {
-	f, err := p.OpenFile(name)
+	fd, size, err := p.open(name)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return readLimited(f, limit)
+	defer unix.Close(fd)
+	if size > limit {
+		return nil, fmt.Errorf("read %s of pod %s: larger than %d bytes", name, Short(p.UUID), limit)
+	}
+	// Files are written once or replaced by rename, so this is all of it.
+	b := make([]byte, size)
+	for n := 0; n < len(b); {
+		m, err := unix.Pread(fd, b[n:], int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, fmt.Errorf("read %s of pod %s: %w", name, Short(p.UUID), err)
+		case m == 0:
+			return b[:n], nil
+		default:
+			n += m
+		}
+	}
+	return b, nil
 }
 
 // OpenFile opens a regular file of the pod for reading, below its own
-// descriptor. O_NONBLOCK keeps a FIFO somebody put there from hanging us.
+// descriptor.
 func (p *Pod) OpenFile(name string) (*os.File, error) {
+	fd, _, err := p.open(name)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// open opens a regular file and tells its size. O_NONBLOCK keeps a FIFO
+// somebody put there from hanging us.
+func (p *Pod) open(name string) (fd int, size int64, err error) {
 	how := unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOFOLLOW,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	fd, err := unix.Openat2(int(p.dir.Fd()), name, &how)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: filepath.Join(p.UUID, name), Err: err}
+	for {
+		fd, err = unix.Openat2(int(p.dir.Fd()), name, &how)
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			break
+		}
 	}
-	f := os.NewFile(uintptr(fd), name)
+	if err != nil {
+		return -1, 0, &fs.PathError{Op: "open", Path: filepath.Join(p.UUID, name), Err: err}
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		_ = f.Close()
-		return nil, &fs.PathError{Op: "open", Path: filepath.Join(p.UUID, name), Err: errors.New("not a regular file")}
+		_ = unix.Close(fd)
+		return -1, 0, &fs.PathError{Op: "open", Path: filepath.Join(p.UUID, name), Err: errors.New("not a regular file")}
 	}
-	return f, nil
+	return fd, st.Size, nil
 }
 
 // Some is List for at most n pods of each phase, whichever the file system

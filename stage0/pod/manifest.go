@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -108,18 +107,6 @@ func (p *Pod) Dress(name string, uid, gid, mode uint32) error {
 		return fmt.Errorf("dress %s of pod %s: %w", name, Short(p.UUID), err)
 	}
 	return nil
-}
-
-// readLimited reads all of f, and refuses more than limit bytes.
-func readLimited(f *os.File, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("read %s: larger than %d bytes", f.Name(), limit)
-	}
-	return b, nil
 }
 
 // SyncDirs forces the entries of the pod's directories to disk.

@@ -49,6 +49,7 @@ type Pod struct {
 	phase Phase
 	dir   *os.File
 	owned bool // this process holds the exclusive lock
+	fresh bool // just opened where it stood: no need to look again
 }
 
 // Create makes a pod, owned by the caller, in phase prepare. An embryo exists
@@ -218,7 +219,8 @@ func (p *Pod) locate() error {
 	if err := unix.Fstat(int(p.dir.Fd()), &have); err != nil {
 		return fmt.Errorf("stat pod %s: %w", Short(p.UUID), err)
 	}
-	for _, phase := range Phases() {
+	// Mostly it stands where it was seen last.
+	for _, phase := range append([]Phase{p.phase}, Phases()...) {
 		var st unix.Stat_t
 		err := unix.Lstat(p.pods.path(phase, p.UUID), &st)
 		if err == nil && st.Ino == have.Ino && st.Dev == have.Dev {
@@ -283,6 +285,11 @@ func (p *Pod) State() (State, error) {
 		}
 		before := p.phase
 		locked := false
+		if !lockMatters(p.phase) && p.fresh {
+			p.fresh = false
+			return stateOf(p.phase, false), nil
+		}
+		p.fresh = false
 		if lockMatters(p.phase) {
 			var err error
 			if locked, err = p.probe(); err != nil {
