@@ -153,7 +153,7 @@ func (f *fetcher) run(ctx context.Context) (Result, error) {
 	}
 	defer src.Close()
 	f.src = src
-	if here != nil && f.unchanged(ctx) {
+	if here != nil && f.unchanged(ctx) && f.intact(here) {
 		if res, err := f.keep(here); err == nil {
 			return res, nil
 		}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/gantryrun/gantry/image/store"
@@ -37,11 +39,33 @@ func (f *fetcher) here() (*Result, error) {
 			return nil, fmt.Errorf("it is here without layer %s", l.Digest)
 		}
 	}
-	now, ok := f.tree(img)
-	if !ok || !sameTree(now, res.Tree) {
+	if !f.treePresent(res.Tree) {
 		return nil, errors.New("it is here without its file system tree")
 	}
 	return res, nil
+}
+
+// treePresent looks only for the files. What is in them is proven at every
+// launch; hashing them here would cost each of those a second time.
+func (f *fetcher) treePresent(t tree.Tree) bool {
+	files := []tree.File{t.Image}
+	for _, l := range t.Layers {
+		files = append(files, l.Data, l.Index)
+	}
+	for _, want := range files {
+		fi, err := os.Lstat(filepath.Join(f.Trees.Path(), filepath.FromSlash(want.Path)))
+		if err != nil || !fi.Mode().IsRegular() || fi.Size() != want.Size {
+			return false
+		}
+	}
+	return t.Image.Path != ""
+}
+
+// intact hashes the tree: someone who asks the source again wants what is
+// damaged mended.
+func (f *fetcher) intact(here *Result) bool {
+	now, ok := f.tree(here.Image)
+	return ok && sameTree(now, here.Tree)
 }
 
 // tree is what the trees directory has for an image.

@@ -87,53 +87,50 @@ func (f *fetcher) layer(ctx context.Context, d ispec.Descriptor, diffID digest.D
 	if w != nil {
 		defer w.Abort()
 	}
-	st, err := f.stage(ctx, d.Digest)
+	have, st, err := f.stage(ctx, d.Digest)
 	if err != nil {
 		return tree.Layer{}, err
 	}
 	if st != nil {
 		defer st.Abort()
+	} else if have.DiffID != diffID {
+		return tree.Layer{}, fmt.Errorf("wrong diff ID: the configuration says %s, it is %s", diffID, have.DiffID)
 	}
 	if w == nil && st == nil {
 		f.Progress.Layer(d.Digest, d.Size, d.Size, Exists)
-		return f.converted(d.Digest, diffID)
+		return have, nil
 	}
 	src, err := f.bytes(ctx, d, w != nil)
 	if err != nil {
 		return tree.Layer{}, err
 	}
 	defer src.Close()
-	j := job{f: f, d: d, diffID: diffID, src: src, blob: w, staging: st}
-	l, err := j.run(ctx)
+	j := job{f: f, d: d, diffID: diffID, src: src, blob: w, staging: st, sum: d.Digest.Verifier()}
+	l, err := have, error(nil)
+	if st == nil {
+		err = j.download()
+	} else {
+		l, err = j.run(ctx)
+	}
 	if err == nil {
 		f.Progress.Layer(d.Digest, d.Size, d.Size, Done)
 	}
 	return l, err
 }
 
-// stage returns nil when the layer is converted.
-func (f *fetcher) stage(ctx context.Context, blob digest.Digest) (*tree.Staging, error) {
-	if _, ok := f.Trees.Layer(blob); ok {
-		return nil, nil
+// stage returns the layer if it is converted, else what to convert it into.
+func (f *fetcher) stage(ctx context.Context, blob digest.Digest) (tree.Layer, *tree.Staging, error) {
+	if l, ok := f.Trees.Layer(blob); ok {
+		return l, nil, nil
 	}
 	st, err := f.Trees.Stage(ctx, blob)
 	if errors.Is(err, tree.ErrExists) {
-		return nil, nil
+		if l, ok := f.Trees.Layer(blob); ok {
+			return l, nil, nil
+		}
+		return tree.Layer{}, nil, fmt.Errorf("converted layer %s has gone meanwhile; fetch again", blob)
 	}
-	return st, err
-}
-
-// converted returns a layer that is here, if it was converted under the diff
-// ID that this image's configuration gives.
-func (f *fetcher) converted(blob, diffID digest.Digest) (tree.Layer, error) {
-	l, ok := f.Trees.Layer(blob)
-	switch {
-	case !ok:
-		return l, fmt.Errorf("converted layer %s has gone meanwhile; fetch again", blob)
-	case l.DiffID != diffID:
-		return l, fmt.Errorf("wrong diff ID: the configuration says %s, it is %s", diffID, l.DiffID)
-	}
-	return l, nil
+	return tree.Layer{}, st, err
 }
 
 func (f *fetcher) bytes(ctx context.Context, d ispec.Descriptor, foreign bool) (io.ReadCloser, error) {
@@ -149,21 +146,22 @@ type job struct {
 	d       ispec.Descriptor
 	diffID  digest.Digest
 	src     io.Reader
-	blob    *store.Writer // nil: it is in the store
-	staging *tree.Staging // nil: it is converted
+	blob    *store.Writer   // nil: it is in the store
+	staging *tree.Staging   // nil: it is converted
+	sum     digest.Verifier // of bytes from the store; the blob's writer has its own
 	done    int64
 }
 
-func (j *job) run(ctx context.Context) (tree.Layer, error) {
-	if j.staging == nil {
-		if err := j.pump(nil); err != nil {
-			return tree.Layer{}, err
-		}
-		if err := j.blob.Commit(); err != nil {
-			return tree.Layer{}, err
-		}
-		return j.f.converted(j.d.Digest, j.diffID)
+// download is for a layer whose conversion is here without its blob.
+func (j *job) download() error {
+	if err := j.pump(nil); err != nil {
+		return err
 	}
+	return j.blob.Commit()
+}
+
+// run brings the blob, or reads it in the store, and has it converted.
+func (j *job) run(ctx context.Context) (tree.Layer, error) {
 	in, out, err := os.Pipe()
 	if err != nil {
 		return tree.Layer{}, fmt.Errorf("make pipe: %w", err)
@@ -213,6 +211,11 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 			<-answer
 			return tree.Layer{}, err
 		}
+	} else if !j.sum.Verified() {
+		p.kill()
+		<-answer
+		return tree.Layer{}, &Problem{What: fmt.Sprintf("layer %s is damaged in the store", j.d.Digest), Err: store.ErrCorrupt,
+			Mend: "gantry image rm " + j.f.Ref.Familiar() + ", gantry image gc, and fetch it again"}
 	}
 	p.patience(convertTime)
 	if err := <-answer; err != nil {
@@ -257,6 +260,8 @@ func (j *job) take(conv *os.File, b []byte) error {
 		if _, err := j.blob.Write(b); err != nil {
 			return err
 		}
+	} else if _, err := j.sum.Write(b); err != nil {
+		return err
 	}
 	if conv != nil {
 		if err := conv.SetWriteDeadline(time.Now().Add(convertTime)); err != nil {
