@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/seccomp"
+)
+
+// compiler puts gantry-seccomp beside the others; it needs cgo and
+// libseccomp.
+func compiler(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(libexec, seccomp.Compiler)
+	if _, err := os.Stat(file); err == nil {
+		return
+	}
+	cmd := exec.Command("go", "build", "-tags", "libseccomp", "-o", file, "../../cmd/"+seccomp.Compiler)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("ability missing: libseccomp to build %s: %s", seccomp.Compiler, out)
+	}
+}
+
+// The filter is in force for the app whether it is loaded before the
+// capabilities go or, with no_new_privs, as the last thing.
+func TestSeccompFilterIsInForce(t *testing.T) {
+	for _, noNewPrivs := range []bool{true, false} {
+		for _, uid := range []uint32{0, 1000} {
+			p := newPod(t, "sh", "-c", "grep -E 'Seccomp:|NoNewPrivs|CapEff' /proc/self/status; mkdir -p /tmp/x; mount -t tmpfs x /tmp/x")
+			compiler(t)
+			filter, err := seccomp.Default(p.request.Spec.Process.Capabilities.Bounding)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.request.Spec.Linux.Seccomp = filter
+			p.request.Spec.Process.NoNewPrivileges = noNewPrivs
+			p.request.Spec.Process.User.UID = uid
+			out, stderr, code := p.run()
+			if code == 125 || !strings.Contains(out, "Seccomp:\t2") {
+				t.Errorf("no_new_privs %v, user %d: exit status %d\n%s%s", noNewPrivs, uid, code, out, stderr)
+			}
+			if strings.Contains(out, "NoNewPrivs:\t1") != noNewPrivs {
+				t.Errorf("no_new_privs %v: %s", noNewPrivs, out)
+			}
+		}
+	}
+}
+
+func TestMemoryKillIsRecorded(t *testing.T) {
+	p := newPod(t, "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1")
+	limit := int64(16 << 20)
+	p.request.Spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}
+	_, stderr, code := p.run()
+	if code == 0 || code == 125 {
+		t.Skipf("ability missing: memory limits (exit status %d %s)", code, stderr)
+	}
+	if st := p.status("exited"); st.Exit == nil || !st.Exit.OOM || st.Exit.Signal != 9 {
+		t.Errorf("exit record %+v", st.Exit)
+	}
+}
