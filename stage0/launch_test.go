@@ -21,13 +21,13 @@ import (
 
 // host is a gantry of a test's own, with one signed and trusted image.
 type host struct {
-	t   *testing.T
+	t   testing.TB
 	env Env
 	ref string
 	dir string
 }
 
-func newHost(t *testing.T, mkimage ...string) *host {
+func newHost(t testing.TB, mkimage ...string) *host {
 	t.Helper()
 	ability.Require(t, ability.Root, ability.Overlay)
 	dir, bin := t.TempDir(), built.Dir(t)
