@@ -72,7 +72,7 @@ say "an unsigned image is refused"
 refused gantry run "oci:$work/web:1"
 
 say "one flipped byte on the disk, and the image is refused"
-tree=$(find "$GANTRY_DIR/trees" -name '*.data' -size +0 | head -n 1)
+tree=$(find "$GANTRY_DIR/trees/layers" -name "*.data" -size +64k | head -n 1)
 flipbyte "$tree"
 refused gantry run --net=host "$image"
 
