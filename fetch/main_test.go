@@ -17,18 +17,15 @@ import (
 // a worker, a good one or, by the name of the directory it is started from,
 // one of the bad ones of hostile_test.go. None of this is in the product.
 
-func init() { runtime.LockOSThread() }
-
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case executable:
 	case parentName:
-		runtime.UnlockOSThread()
 		parentMain(os.Args[1:])
 	default:
-		runtime.UnlockOSThread()
 		os.Exit(m.Run())
 	}
+	runtime.LockOSThread()
 	play := map[string]func([]string) error{
 		"good":  worker.Main,
 		"probe": probe,
