@@ -79,7 +79,7 @@ func (l *library) close() {
 	}
 }
 
-// ListImages returns the names in the store in the order they were set.
+// ListImages returns the images of the store by name.
 func ListImages(e Env) ([]ImageRecord, error) {
 	l, err := e.library()
 	if err != nil {

@@ -134,6 +134,8 @@ func generalHint(err error) string {
 		return "the file system is full: 'gantry image rm' and 'gantry gc' free space without needing any"
 	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && os.Geteuid() != 0:
 		return "gantry needs root for this: run it with sudo, or as a system unit"
+	case unknownCommand(err):
+		return "'gantry --help' lists the commands"
 	case errors.Is(err, syscall.EMFILE):
 		return "raise the limit on open files (ulimit -n, LimitNOFILE=)"
 	}

@@ -71,6 +71,15 @@ type fetching struct {
 // bar adapts the progress display to the fetcher's words.
 type bar struct{ *progress }
 
+// Line says a sentence of the fetch as any other message of gantry's.
+func (b bar) Line(s string) {
+	kind, text, ok := strings.Cut(s, ": ")
+	if !ok || kind != "warning" {
+		kind, text = "note", s
+	}
+	b.progress.Line("gantry: " + kind + ": " + text)
+}
+
 func (b bar) Layer(d digest.Digest, done, total int64, phase fetch.Phase) {
 	b.progress.Layer(d, done, total, string(phase))
 }

@@ -17,8 +17,9 @@ func (a *app) imageCommand() *cobra.Command {
 		Short: "Look after the images in the store",
 		Long: `Look after the images in the store. The store is an OCI image layout that
 other tools can read: 'skopeo copy oci:/var/lib/gantry/store:NAME …'.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		DisableFlagsInUseLine: true,
+		Args:                  cobra.NoArgs,
+		RunE:                  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.imageListCommand(), a.imageInspectCommand(), a.imageRemoveCommand(), a.imageGCCommand(), a.imageVerifyCommand())
 	return c

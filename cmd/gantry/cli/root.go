@@ -34,18 +34,20 @@ const rootExample = `  gantry trust keygen --output acme
 // root builds the whole command tree afresh: nothing is registered globally.
 func (a *app) root() *cobra.Command {
 	c := &cobra.Command{
-		Use:               "gantry COMMAND",
-		Short:             "Fetch, verify and launch OCI images without a daemon",
-		Long:              rootLong,
-		Example:           rootExample,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		DisableAutoGenTag: true,
-		Args:              cobra.NoArgs,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:                   "gantry COMMAND",
+		Short:                 "Fetch, verify and launch OCI images without a daemon",
+		Long:                  rootLong,
+		Example:               rootExample,
+		SilenceErrors:         true,
+		SilenceUsage:          true,
+		DisableAutoGenTag:     true,
+		DisableFlagsInUseLine: true,
+		Args:                  cobra.NoArgs,
+		RunE:                  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.CompletionOptions.DisableDefaultCmd = true
 	c.SetFlagErrorFunc(flagError)
+	c.SetUsageFunc(usage)
 	f := c.PersistentFlags()
 	f.StringVar(&a.globals.dir, "dir", "", "keep images and pods in `DIR` (default /var/lib/gantry, or $GANTRY_DIR)")
 	f.StringVar(&a.globals.runDir, "run-dir", "", "keep what a reboot forgets in `DIR` (default below /run/gantry, or $GANTRY_RUN_DIR)")

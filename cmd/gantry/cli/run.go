@@ -185,6 +185,7 @@ func (a *app) runOptions(c *cobra.Command, e stage0.Env, f *runFlags, args []str
 		o.UUIDFile = f.cidFile
 	}
 	o.Notes = func(s string) { a.say("note", s) }
+	o.Warn = func(s string) { a.say("warning", s) }
 	pull, err := parsePull(f.pull)
 	if err != nil {
 		return o, err
@@ -252,6 +253,7 @@ func (a *app) runPreparedCommand() *cobra.Command {
 				return err
 			}
 			o.Notes = func(s string) { a.say("note", s) }
+			o.Warn = func(s string) { a.say("warning", s) }
 			return stage0.RunPrepared(a.ctx, e, args[0], o)
 		},
 	}

@@ -1,0 +1,7 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Writes the manual pages from the command tree into DIR (default docs/man),
+# and the table of pod states that the code uses into docs/pod-lifecycle.md.
+set -eu
+cd "$(dirname "$0")/.."
+go run ./docs/gen "${1:-docs/man}"
