@@ -26,7 +26,7 @@ type AdmitOptions struct {
 	// made from, whatever the reference names today.
 	Manifest digest.Digest
 	Insecure bool         // admit it though the policy refuses; the record says so
-	Notes    func(string) // told when Insecure mattered, every time
+	Warn     func(string) // told when Insecure mattered, every time; may be nil
 }
 
 // Verified is an image that was proven fit for one launch. The proof is about
@@ -159,8 +159,8 @@ func (e Env) judge(r signature.Receipt, o AdmitOptions) (signature.Verdict, stri
 			return verdict, "", err
 		}
 		verdict.Insecure = true
-		if o.Notes != nil {
-			o.Notes("running " + r.Reference + " without trusting it, as --insecure-options=image asks: " + string(verdict.Reason))
+		if o.Warn != nil {
+			o.Warn("running " + r.Reference + " without trusting it, as --insecure-options=image asks: " + string(verdict.Reason))
 		}
 	}
 	return verdict, policy.Hash(), nil
@@ -205,7 +205,7 @@ func launchRecord(r signature.Receipt, v signature.Verdict, hash string, t tree.
 		Version: launchVersion, Reference: r.Reference, Name: r.Name,
 		Index: r.Index.String(), Manifest: r.Manifest.String(), Config: r.Config.String(),
 		Reason: string(v.Reason), Policy: hash, Insecure: v.Insecure,
-		Tree: t.Image.Digest.String(), Proof: string(p.Level), Time: time.Now().UTC(),
+		Tree: t.Image.Digest.String(), Proof: p.Level, Time: time.Now().UTC(),
 	}
 	if v.Rule.File != "" {
 		l.Rule = fmt.Sprintf("%s:%d (%s)", v.Rule.File, v.Rule.Line, v.Rule.Prefix)

@@ -42,6 +42,7 @@ type RunOptions struct {
 	PidFile   string       // --pidfile: written when the app runs
 	UUIDFile  string       // --uuid-file (podman's --cidfile): written before anything can fail
 	Notes     func(string) // told once what was only a default and cannot be had here; may be nil
+	Warn      func(string) // told each time a check was given up; may be nil
 }
 
 // Run admits ref, prepares a pod and replaces this process by its supervisor:
@@ -65,6 +66,7 @@ type LaunchOptions struct {
 	Detach  bool   // -d: start it in a session of its own and return
 	PidFile string // --pidfile
 	Notes   func(string)
+	Warn    func(string)
 	// ReadyFD and LockFD are descriptors a detaching parent donated, passed
 	// by the hidden flags --ready-fd and --lock-fd; 0 means none.
 	ReadyFD, LockFD int

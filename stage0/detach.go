@@ -29,7 +29,7 @@ func runDetached(ctx context.Context, e Env, ref string, o RunOptions) (string, 
 	if o.LogDriver == "" {
 		o.LogDriver = stage1.LogToFile
 	}
-	if err := checkLog(o.LogDriver, o.Options); err != nil {
+	if err := checkLog(o.LogDriver); err != nil {
 		return "", err
 	}
 	e.glanceOver()
@@ -40,7 +40,7 @@ func runDetached(ctx context.Context, e Env, ref string, o RunOptions) (string, 
 		return "", err
 	}
 	r.root.close() // the other process proves and mounts for itself
-	if err := e.detach(r.pod, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes}); err != nil {
+	if err := e.detach(r.pod, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes}) // warned already; err != nil {
 		return "", err
 	}
 	u.Release()
@@ -50,11 +50,12 @@ func runDetached(ctx context.Context, e Env, ref string, o RunOptions) (string, 
 // outcome is what a detached gantry tells the one that started it, as one
 // line of JSON. Silence means that it died.
 type outcome struct {
-	Ready bool   `json:"ready,omitempty"`
-	Note  string `json:"note,omitempty"`
-	Error string `json:"error,omitempty"`
-	Hint  string `json:"hint,omitempty"`
-	Code  int    `json:"code,omitempty"`
+	Ready   bool   `json:"ready,omitempty"`
+	Note    string `json:"note,omitempty"`
+	Warning string `json:"warning,omitempty"`
+	Error   string `json:"error,omitempty"`
+	Hint    string `json:"hint,omitempty"`
+	Code    int    `json:"code,omitempty"`
 }
 
 // launchError is a detached gantry's failure, as if it were our own.
@@ -82,13 +83,13 @@ func (e Env) detach(p *pod.Pod, o LaunchOptions) error {
 	if passesThrough(p) {
 		out = os.Stdout
 	}
-	return spawn(append(args, p.UUID), []*os.File{p.File()}, out, o.Notes)
+	return spawn(append(args, p.UUID), []*os.File{p.File()}, out, o)
 }
 
 // spawn starts another gantry in a session of its own, with a pipe to report
 // on and then the given files, and returns when it says that what it was
 // started for runs. out, when not nil, stands for its output and errors.
-func spawn(args []string, files []*os.File, out *os.File, notes func(string)) error {
+func spawn(args []string, files []*os.File, out *os.File, o LaunchOptions) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find our own executable: %w", err)
@@ -109,7 +110,7 @@ func spawn(args []string, files []*os.File, out *os.File, notes func(string)) er
 	if err != nil {
 		return fmt.Errorf("start supervisor: %w", err)
 	}
-	if err := hear(r, notes); err != nil {
+	if err := hear(r, o); err != nil {
 		_ = cmd.Wait() // it ends by itself, and takes back what it made
 		return err
 	}
@@ -123,20 +124,22 @@ func passesThrough(p *pod.Pod) bool {
 }
 
 // hear reads outcomes until the app runs or cannot.
-func hear(r io.Reader, notes func(string)) error {
+func hear(r io.Reader, o LaunchOptions) error {
 	dec := json.NewDecoder(r)
 	for {
-		var o outcome
-		if err := dec.Decode(&o); err != nil {
+		var said outcome
+		if err := dec.Decode(&said); err != nil {
 			return errors.New("the supervisor died before the app ran")
 		}
 		switch {
-		case o.Ready:
+		case said.Ready:
 			return nil
-		case o.Error != "":
-			return &launchError{o}
-		case o.Note != "" && notes != nil:
-			notes(o.Note)
+		case said.Error != "":
+			return &launchError{said}
+		case said.Note != "" && o.Notes != nil:
+			o.Notes(said.Note)
+		case said.Warning != "" && o.Warn != nil:
+			o.Warn(said.Warning)
 		}
 	}
 }
@@ -172,6 +175,7 @@ func (r *readiness) ready() error {
 }
 
 func (r *readiness) note(s string) { _ = r.send(outcome{Note: s}) }
+func (r *readiness) warn(s string) { _ = r.send(outcome{Warning: s}) }
 
 // fail passes an error on with all that a command line prints of it.
 func (r *readiness) fail(err error) {

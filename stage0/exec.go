@@ -48,7 +48,7 @@ func (e Env) detachExec(id string, o ExecOptions) error {
 		}
 	}
 	args = append(append(args, id, "--"), o.Command...)
-	return spawn(args, nil, nil, nil)
+	return spawn(args, nil, nil, LaunchOptions{})
 }
 
 // some is a list of s, or of nothing when it is empty.
@@ -123,7 +123,7 @@ func execProcess(spec *specs.Spec, pid int, o ExecOptions) (*specs.Process, erro
 	}
 	var files [][]byte
 	for _, name := range o.EnvFiles {
-		b, err := readHostFile(name, maxEnvFile)
+		b, err := readHostFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("--env-file: %w", err)
 		}

@@ -17,12 +17,11 @@ import (
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
 
-// Bounds of foreign files: an image's account files, and the host's own that
-// end up in the pod.
+// Bounds of foreign files: an image's account files, and what the user names
+// on the host (environments, seccomp profiles) or the pod gets from it.
 const (
 	maxAccountFile = 1 << 20
 	maxHostFile    = 1 << 20
-	maxEnvFile     = 1 << 20
 )
 
 // hostFacts gathers what a bundle may depend on, and no more than these
@@ -34,7 +33,7 @@ func hostFacts(o bundle.Options) (bundle.Host, error) {
 		return h, err
 	}
 	for _, name := range o.EnvFiles {
-		b, err := readHostFile(name, maxEnvFile)
+		b, err := readHostFile(name)
 		if err != nil {
 			return h, fmt.Errorf("--env-file: %w", err)
 		}
@@ -59,17 +58,17 @@ func hostFacts(o bundle.Options) (bundle.Host, error) {
 }
 
 // readHostFile reads a file the user named, of bounded size.
-func readHostFile(name string, limit int64) ([]byte, error) {
+func readHostFile(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readLimited(f, limit)
+	return readLimited(f, maxHostFile)
 }
 
 func readOptional(name string) []byte {
-	b, err := readHostFile(name, maxHostFile)
+	b, err := readHostFile(name)
 	if err != nil {
 		return nil // a host without it gives the pod none
 	}

@@ -201,7 +201,7 @@ func replaceFile(name, text string) error {
 
 // admitFetching admits the image, fetching it first as --pull says.
 func (e Env) admitFetching(ctx context.Context, ref string, o RunOptions) (*Verified, error) {
-	a := AdmitOptions{Platform: o.Platform, Insecure: o.Insecure, Notes: o.Notes}
+	a := AdmitOptions{Platform: o.Platform, Insecure: o.Insecure, Warn: o.Warn}
 	pull := o.Pull
 	if pull == "" {
 		pull = PullMissing
@@ -270,7 +270,7 @@ func profile(res *bundle.Result) (*specs.LinuxSeccomp, error) {
 	case "default":
 		return seccomp.Default(caps)
 	}
-	b, err := readHostFile(res.Seccomp, seccomp.MaxProfile)
+	b, err := readHostFile(res.Seccomp)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)
 	}

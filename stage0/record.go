@@ -111,6 +111,8 @@ func exitText(x Exit) string {
 
 // readJSON reads one of a pod's own files. A format of a newer gantry is
 // named, not guessed at.
+//
+//nolint:unparam // the versions of the formats are equal only today
 func readJSON(p *pod.Pod, name string, limit int64, version int, v any) error {
 	b, err := p.ReadFile(name, limit)
 	if err != nil {

@@ -28,7 +28,7 @@ func run(ctx context.Context, e Env, ref string, o RunOptions) error {
 	if o.LogDriver == "" {
 		o.LogDriver = stage1.LogPassthrough
 	}
-	if err := checkLog(o.LogDriver, o.Options); err != nil {
+	if err := checkLog(o.LogDriver); err != nil {
 		return err
 	}
 	e.glanceOver()
@@ -38,7 +38,7 @@ func run(ctx context.Context, e Env, ref string, o RunOptions) error {
 	if err != nil {
 		return err
 	}
-	return e.start(ctx, r, &u, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes}, nil)
+	return e.start(ctx, r, &u, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes, Warn: o.Warn}, nil)
 }
 
 // start moves the pod to run and becomes its supervisor. It returns only when
@@ -100,7 +100,7 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 	return launch.Plan(res.Spec, po)
 }
 
-func checkLog(driver string, o bundle.Options) error {
+func checkLog(driver string) error {
 	switch driver {
 	case stage1.LogPassthrough, stage1.LogToFile, stage1.LogNone:
 		return nil
@@ -118,7 +118,7 @@ func runPrepared(ctx context.Context, e Env, id string, o LaunchOptions) error {
 		return err
 	}
 	if ready != nil {
-		o.Notes = ready.note
+		o.Notes, o.Warn = ready.note, ready.warn
 	}
 	if err = e.runPrepared(ctx, id, o, &u, ready); err != nil && ready != nil {
 		u.Run() // all of it is taken back before anybody hears
@@ -142,7 +142,7 @@ func (e Env) runPrepared(ctx context.Context, id string, o LaunchOptions, u *und
 	}
 	v, err := Admit(ctx, e, r.manifest.Apps[0].Image, AdmitOptions{
 		Platform: r.manifest.Apps[0].Platform, Manifest: digest.Digest(r.manifest.Apps[0].Manifest),
-		Insecure: r.launch.Insecure, Notes: o.Notes,
+		Insecure: r.launch.Insecure, Warn: o.Warn,
 	})
 	if err != nil {
 		return err

@@ -171,7 +171,7 @@ func TestEnvironment(t *testing.T) {
 		Env:      []string{"MODE=flag", "SECRET", "UNSET", "LC_*", "MULTI=a\nb"},
 		EnvFiles: []string{"f"},
 	})
-	in.Host.EnvFiles = [][]byte([][]byte{[]byte("# comment\n\nMODE=file\n  FILE = spaced\nQUOTED=\"q\"\r\nSECRET\n")})
+	in.Host.EnvFiles = [][]byte{[]byte("# comment\n\nMODE=file\n  FILE = spaced\nQUOTED=\"q\"\r\nSECRET\n")}
 	if _, err := Spec(in); err == nil || !strings.Contains(err.Error(), `--env-file f:4:`) {
 		t.Fatalf("a name with a space: %v", err)
 	}

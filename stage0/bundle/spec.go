@@ -78,8 +78,10 @@ const defaultStopTimeout = 10
 // Spec computes the bundle.
 func Spec(in Input) (*Result, error) {
 	if in.Options.Privileged {
-		return nil, &hinted{fmt.Errorf("--privileged is not supported"),
-			"name what the app needs instead: --cap-add, --volume, --security-opt seccomp=unconfined, --security-opt unmask=ALL"}
+		return nil, &hinted{
+			fmt.Errorf("--privileged is not supported"),
+			"name what the app needs instead: --cap-add, --volume, --security-opt seccomp=unconfined, --security-opt unmask=ALL",
+		}
 	}
 	b := &builder{Input: in, r: &Result{
 		Spec:   &specs.Spec{Version: specVersion, Root: &specs.Root{Path: in.Pod.Rootfs, Readonly: in.Options.ReadOnly}, Linux: &specs.Linux{}},
