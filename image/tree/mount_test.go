@@ -357,3 +357,41 @@ func TestGC(t *testing.T) {
 		}
 	}
 }
+
+// TestMountWithoutLoopDevices: Linux 6.12 mounts the files themselves.
+func TestMountWithoutLoopDevices(t *testing.T) {
+	needRoot(t)
+	d := openDir(t)
+	tr := mustBuild(t, d, newArchive(t).file("a", random(70_000)), newArchive(t).file("b", "b"))
+	m, err := d.MountByFile(tr)
+	if err != nil {
+		t.Skipf("ability missing: file-backed EROFS mounts: %v", err)
+	}
+	defer m.Close()
+	compare(t, inodes(t, under(mount(t, d, tr), "")), inodes(t, under(m, "")), nil)
+}
+
+// TestLoopDevicesAreFoundWithoutHints: the notes on where a file is attached
+// may be lost or wrong.
+func TestLoopDevicesAreFoundWithoutHints(t *testing.T) {
+	d := openDir(t)
+	tr := mustBuild(t, d, newArchive(t).file("a", "a"), newArchive(t).file("b", "b"))
+	want := device(t, under(mount(t, d, tr), ""))
+	hints, err := filepath.Glob(filepath.Join(d.Path(), "loops", "*"))
+	if err != nil || len(hints) == 0 {
+		t.Skipf("ability missing: loop devices: %v", err)
+	}
+	for i, hint := range hints {
+		if i == 0 {
+			err = os.Remove(hint)
+		} else {
+			err = os.WriteFile(hint, []byte("/dev/loop1048575"), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := device(t, under(mount(t, d, tr), "")); got != want {
+		t.Errorf("another superblock: %#x, not %#x", got, want)
+	}
+}
