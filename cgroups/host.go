@@ -3,7 +3,9 @@
 package cgroups
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +56,7 @@ func thisHost() (*host, error) {
 	_, err = os.Stat("/run/systemd/system")
 	h.systemd = err == nil
 	_, err = os.Stat(filepath.Join(h.v2.dir(), "cgroup.type"))
-	h.top = h.v2.own == "/" && os.IsNotExist(err)
+	h.top = h.v2.own == "/" && errors.Is(err, fs.ErrNotExist)
 	h.delegated = delegated(h.v2.dir())
 	h.parentToo = h.v2.own != "/" && delegated(filepath.Dir(h.v2.dir()))
 	return h, nil

@@ -3,6 +3,7 @@
 package cgroups
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -63,7 +64,7 @@ func number(dir, file string) (uint64, bool) {
 func groupsBelow(dir string) ([]string, error) {
 	var out []string
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if os.IsNotExist(err) {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err == nil && e.IsDir() {

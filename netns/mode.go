@@ -11,6 +11,7 @@ import (
 // given no network has none.
 type Mode int
 
+// The modes.
 const (
 	None Mode = iota // a namespace of its own with only lo
 	Host             // the caller's network

@@ -112,7 +112,7 @@ func (p *progress) paint() {
 		b.WriteString(p.bar(d, p.layers[d]))
 		b.WriteByte('\n')
 	}
-	io.WriteString(p.w, b.String())
+	fmt.Fprint(p.w, b.String())
 	p.drawn = len(p.order)
 	p.last = time.Now()
 }

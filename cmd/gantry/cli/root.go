@@ -15,7 +15,6 @@ import (
 type globals struct {
 	dir, runDir, libexec string
 	configPath           string
-	insecure             []string
 }
 
 const rootLong = `gantry runs OCI containers without a daemon.
