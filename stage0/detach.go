@@ -40,7 +40,8 @@ func runDetached(ctx context.Context, e Env, ref string, o RunOptions) (string, 
 		return "", err
 	}
 	r.root.close() // the other process proves and mounts for itself
-	if err := e.detach(r.pod, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes}) // warned already; err != nil {
+	// Warnings were given here already; the other process would repeat them.
+	if err := e.detach(r.pod, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes}); err != nil {
 		return "", err
 	}
 	u.Release()
