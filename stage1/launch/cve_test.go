@@ -53,6 +53,37 @@ func TestCVE_2024_21626_WorkingDirectoryThroughADescriptor(t *testing.T) {
 	}
 }
 
+// The same with the command, the interpreter of a script, or PATH: execve looks
+// them up before it closes descriptors, and ran the host's programs, which
+// /proc/self/exe then opened for writing.
+func TestCVE_2024_21626_CommandThroughADescriptor(t *testing.T) {
+	victim := filepath.Join(t.TempDir(), "busybox")
+	b, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(victim, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	up := strings.Repeat("/..", 20)
+	for fd := 3; fd < 20; fd++ {
+		host := fmt.Sprintf("/proc/self/fd/%d%s%s", fd, up, victim)
+		for _, args := range [][]string{{host, "-test.list=^$"}, {fmt.Sprintf("/proc/self/fd/%d", fd)}} {
+			p := newPod(t, args...)
+			p.overlay()
+			if _, stderr, code := p.run(); code != 126 && code != 127 {
+				t.Errorf("%s: exit status %d %s", args[0], code, stderr)
+			}
+		}
+		p := newPod(t, "busybox", "-test.list=^$")
+		p.overlay()
+		p.request.Spec.Process.Env = []string{"PATH=" + filepath.Dir(host)}
+		if _, stderr, code := p.run(); code != 126 && code != 127 {
+			t.Errorf("PATH %s: exit status %d %s", filepath.Dir(host), code, stderr)
+		}
+	}
+}
+
 // Containers overwrote the runtime through /proc/self/exe: open it, wait
 // until it no longer runs, and open the descriptor again for writing.
 func TestCVE_2019_5736_OurProgramCannotBeWrittenFromInside(t *testing.T) {

@@ -140,6 +140,10 @@ func (c *copier) regular(from, to int, name string, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	if err := unix.SetNonblock(fd, false); err != nil { // keeps the runtime's poller out of it
+		_ = unix.Close(fd)
+		return err
+	}
 	source := os.NewFile(uintptr(fd), name)
 	defer source.Close()
 	fd, err = unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)

@@ -20,12 +20,14 @@ const (
 
 // exec becomes the app.
 func (w *walk) exec(e *stage1.Exec) *stage1.StepError {
+	if err := w.letGo(e.Init); err != nil {
+		return failed("close descriptors", "", err)
+	}
 	path, serr := find(e.Args[0], e.Env)
 	if serr != nil {
 		return serr
 	}
-	// Anything opened since the start is close-on-exec already; this also
-	// covers what a library may have opened.
+	// Covers what a library may have opened.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return failed("mark descriptors close-on-exec", "", err)
 	}
@@ -34,6 +36,29 @@ func (w *walk) exec(e *stage1.Exec) *stage1.StepError {
 	}
 	unblockSignals()
 	return execError(path, syscall.Exec(path, e.Args, e.Env))
+}
+
+// letGo closes whatever is or may lead to a file. Close-on-exec comes too late:
+// execve looks up the command, the interpreter of a script and the loader
+// before, and an image may name them /proc/self/fd/N/../.. (CVE-2024-21626).
+// The socket stays to report on, and what has no place in a tree stays for the
+// runtime, which dies without its poller.
+func (w *walk) letGo(keepSelf bool) error {
+	const spare = 128 // opened since the start, lowest numbers first
+	end := stage1.InitSources + len(w.plan.Sources) + spare
+	for fd := 3; fd < end; fd++ {
+		if fd == stage1.InitSync || keepSelf && fd == stage1.InitSelf {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err == unix.EBADF || err == nil && st.Mode&unix.S_IFMT == 0 {
+			continue
+		}
+		if err := unix.Close(fd); err != nil {
+			return err
+		}
+	}
+	return unix.CloseRange(uint(end), ^uint(0), 0)
 }
 
 // unblockSignals undoes what gantry did around the clone. Handlers of the

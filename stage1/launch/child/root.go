@@ -42,6 +42,8 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	w.root = lower
 	if upper >= 0 {
 		w.root, serr = overlay(lower, upper, work, r)
+		// They lie in the host's tree: nothing later may find them open.
+		_, _ = unix.Close(upper), unix.Close(work)
 		if serr != nil {
 			return serr
 		}
