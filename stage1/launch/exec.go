@@ -132,8 +132,8 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 		return nil, err
 	}
 	b.stdio = io.child
-	if interrupted, err := s.signals.block(); err != nil || interrupted || ctx.Err() != nil {
-		return nil, errors.Join(err, context.Cause(ctx), ErrInterrupted)
+	if s.signals.interrupted() || ctx.Err() != nil {
+		return nil, errors.Join(context.Cause(ctx), ErrInterrupted)
 	}
 	pid, pidfd, sync, err := b.clone()
 	if pid > 0 {

@@ -289,10 +289,10 @@ func TestFileLogKeepsPartialLines(t *testing.T) {
 }
 
 func TestInitReapsAndForwards(t *testing.T) {
-	p := newPod(t, "sh", "-c", "test $$ != 1 && cat /proc/1/comm; exit 3")
+	p := newPod(t, "sh", "-c", "test $$ != 1 && cat /proc/1/comm; (sleep 0 & ) ; exit 3")
 	p.request.Init = true
 	out, stderr, code := p.run()
-	if code != 3 || !strings.HasPrefix(out, "gantry-init") && out == "" {
+	if code != 3 || out != "gantry-init\n" {
 		t.Errorf("exit status %d, output %q, %q", code, out, stderr)
 	}
 }

@@ -14,11 +14,10 @@ import (
 )
 
 // signals carries signals over the clone and the in-place exec. Before the
-// clone they end the launch; from then on they are blocked on all threads
-// and stay pending until the supervisor reads them.
+// clone they end the launch; those that come later are kept and given to the
+// supervisor.
 type signals struct {
-	seen    chan os.Signal
-	blocked bool
+	seen chan os.Signal
 }
 
 // watch begins to collect signals. A signal the caller ignores (nohup) stays
@@ -32,7 +31,8 @@ func watch() *signals {
 func (s *signals) notify() {
 	s.seen = make(chan os.Signal, 64)
 	for _, sig := range []os.Signal{
-		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH,
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+		unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 	} {
 		if !signal.Ignored(sig) {
 			signal.Notify(s.seen, sig)
@@ -40,22 +40,19 @@ func (s *signals) notify() {
 	}
 }
 
-// block blocks signals on all threads, and tells whether one that ends a
-// launch had come before.
-func (s *signals) block() (interrupted bool, err error) {
-	if err := setMask(unix.SIG_BLOCK); err != nil {
-		return false, err
-	}
-	s.blocked = true
-	for _, sig := range s.drain() {
-		if sig != unix.SIGWINCH {
-			interrupted = true
+// interrupted tells whether a signal that ends a launch has come, and from
+// here on keeps what comes for the app.
+func (s *signals) interrupted() bool {
+	before := signals{seen: s.seen}
+	s.notify() // first, so that no signal finds nobody listening
+	for _, sig := range before.drain() {
+		switch sig {
+		case unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP:
+		default:
+			return true
 		}
 	}
-	// A thread the runtime starts later is born unblocked: what it catches
-	// must not kill us.
-	s.notify()
-	return interrupted, nil
+	return false
 }
 
 // drain ends the collection and returns what came. Stop waits for signals on
@@ -75,15 +72,8 @@ func (s *signals) drain() []syscall.Signal {
 	}
 }
 
-// giveBack undoes block after a launch that failed: what is pending reaches
-// the handlers of the caller.
-func (s *signals) giveBack() {
-	signal.Stop(s.seen)
-	if s.blocked {
-		s.blocked = false
-		_ = setMask(unix.SIG_UNBLOCK)
-	}
-}
+// giveBack leaves signals to the caller's handlers again.
+func (s *signals) giveBack() { signal.Stop(s.seen) }
 
 // pend makes all signals received so far pending on this thread, which is
 // about to execve: pending signals and the mask survive it.
@@ -92,10 +82,15 @@ func (s *signals) giveBack() {
 // it starts, also while gantry-stage1 starts, when nobody listens yet. From
 // here on it is kept from that: docs/adr tells why and what was tried.
 func (s *signals) pend() error {
-	if err := setMask(unix.SIG_BLOCK); err != nil {
+	// SIGURG too: the runtime interrupts its threads with it. Blocked twice,
+	// for the threads that are born between the first time and the freezing.
+	if err := setMask(unix.SIG_BLOCK, forwarded()|urgent); err != nil {
 		return err
 	}
-	if err := freezeMasks(); err != nil {
+	// Where we may not load a filter a signal of this one moment may end the
+	// pod; that is no reason to end it for certain.
+	_ = freezeMasks()
+	if err := setMask(unix.SIG_BLOCK, forwarded()|urgent); err != nil {
 		return err
 	}
 	for _, sig := range s.drain() {
@@ -127,14 +122,14 @@ func freezeMasks() error {
 		answer(unix.SECCOMP_RET_ERRNO),
 		answer(unix.SECCOMP_RET_ALLOW),
 	}
-	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
-		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	runtime.KeepAlive(code)
-	if errno != 0 {
-		return os.NewSyscallError("seccomp", errno)
-	}
-	return nil
+	prog := &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	var pin runtime.Pinner // on the heap: a stack may move on the way
+	defer pin.Unpin()
+	pin.Pin(prog)
+	pin.Pin(prog.Filter)
+	// Thread by thread while the world is stopped, not with TSYNC: a thread in
+	// the middle of making another would keep the mask it has only there.
+	return onAllThreads("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(prog)), 0)
 }
 
 func auditArch() uint32 {
@@ -144,25 +139,39 @@ func auditArch() uint32 {
 	return unix.AUDIT_ARCH_X86_64
 }
 
-// setMask blocks or unblocks all signals but the synchronous ones and
-// SIGURG, with which the runtime interrupts its own threads.
-func setMask(how uintptr) error {
-	set := ^uint64(0)
+const urgent = 1 << (unix.SIGURG - 1)
+
+// forwarded is the set of signals kept for the app: all but the synchronous
+// ones, SIGURG, and the three the C library and the Go runtime keep for
+// themselves (AllThreadsSyscall waits for one of them).
+func forwarded() uint64 {
+	set := ^uint64(urgent)
 	for _, sig := range []syscall.Signal{
-		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGSYS, unix.SIGURG,
+		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGSYS, 32, 33, 34,
 	} {
 		set &^= 1 << (sig - 1)
 	}
-	pointer := uintptr(unsafe.Pointer(&set))
-	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_RT_SIGPROCMASK, how, pointer, 0, unsafe.Sizeof(set), 0, 0)
+	return set
+}
+
+// setMask blocks or unblocks signals on all threads.
+func setMask(how uintptr, set uint64) error {
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&set)
+	return onAllThreads("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, how, uintptr(unsafe.Pointer(&set)), 0, unsafe.Sizeof(set))
+}
+
+// onAllThreads does a system call on every thread of the process. A build
+// with cgo (the race detector) cannot: there it is done on this one, and
+// tests do without the guarantee.
+func onAllThreads(name string, nr, a, b, c, d uintptr) error {
+	_, _, errno := syscall.AllThreadsSyscall6(nr, a, b, c, d, 0, 0)
 	if errors.Is(errno, unix.ENOTSUP) {
-		// A build with cgo (the race detector) has no such call; tests do
-		// without the guarantee.
-		_, _, errno = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, how, pointer, 0, unsafe.Sizeof(set), 0, 0)
+		_, _, errno = unix.RawSyscall6(nr, a, b, c, d, 0, 0)
 	}
-	runtime.KeepAlive(&set)
 	if errno != 0 {
-		return os.NewSyscallError("rt_sigprocmask", errno)
+		return os.NewSyscallError(name, errno)
 	}
 	return nil
 }

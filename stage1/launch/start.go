@@ -21,8 +21,8 @@ import (
 // Start makes everything a launch needs, clones gantry-init into it and waits
 // until the app's execve succeeded. It must be called on the main thread,
 // locked: Supervise execs there, and the app dies with that thread. On error
-// nothing is left. From the clone on signals are blocked; Supervise hands
-// them to the supervisor, Release gives them back.
+// nothing is left. From the clone on signals are kept for the app:
+// Supervise hands them to the supervisor.
 func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	var all, childs hold
 	defer all.Run()
@@ -42,8 +42,8 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 		return nil, err
 	}
 	b.stdio = io.child
-	if interrupted, err := s.signals.block(); err != nil || interrupted || ctx.Err() != nil {
-		return nil, errors.Join(err, context.Cause(ctx), ErrInterrupted)
+	if s.signals.interrupted() || ctx.Err() != nil {
+		return nil, errors.Join(context.Cause(ctx), ErrInterrupted)
 	}
 	pid, pidfd, sync, err := b.clone()
 	if pid > 0 {

@@ -10,6 +10,7 @@ package child
 import (
 	"errors"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +48,7 @@ func run() *stage1.StepError {
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return failed("mark descriptors close-on-exec", "", err)
 	}
+	rename()
 	w := &walk{root: -1, null: -1, empty: -1}
 	if err := w.read(); err != nil {
 		return failed("read plan", "", err)
@@ -58,6 +60,12 @@ func run() *stage1.StepError {
 		}
 	}
 	return &stage1.StepError{Step: "walk plan", Text: "no exec step"}
+}
+
+// rename gives the process its name for ps: it was executed by a number.
+func rename() {
+	name := []byte("gantry-init\x00")
+	_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0)
 }
 
 // read decodes the plan from its memory file.

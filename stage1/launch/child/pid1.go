@@ -46,6 +46,7 @@ func stayInit(path string, e *stage1.Exec) *stage1.StepError {
 // signals to it, reaps whatever it inherits, and returns the app's exit
 // status, 128+n if it died by a signal.
 func Stay(path string, args []string) int {
+	rename()
 	unix.CloseOnExec(stage1.InitSync)
 	_ = unix.Close(stage1.InitSelf)
 	signals := make(chan os.Signal, 64)

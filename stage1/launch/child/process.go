@@ -110,8 +110,8 @@ func user(u *stage1.User) *stage1.StepError {
 	if len(u.Groups) > 0 {
 		first = unsafe.Pointer(&u.Groups[0])
 	}
-	if err := raw(unix.SYS_SETGROUPS, uintptr(len(u.Groups)), uintptr(first), 0); err != nil {
-		return failed("set groups", "", err)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(u.Groups)), uintptr(first), 0); errno != 0 {
+		return failed("set groups", "", errno)
 	}
 	gid := uintptr(u.GID)
 	if err := raw(unix.SYS_SETRESGID, gid, gid, gid); err != nil {
@@ -240,6 +240,9 @@ func (w *walk) seccomp(s *stage1.Seccomp) *stage1.StepError {
 	code := make([]unix.SockFilter, count)
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&code[0])), len(w.filter)), w.filter)
 	prog := unix.SockFprog{Len: uint16(count), Filter: &code[0]}
-	err := raw(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Flags), uintptr(unsafe.Pointer(&prog)))
-	return failed("load seccomp filter", "", err)
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Flags), uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return failed("load seccomp filter", "", errno)
+	}
+	return nil
 }

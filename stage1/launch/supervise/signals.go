@@ -16,7 +16,7 @@ func openSignals() (int, error) {
 	set := ^uint64(0)
 	for _, sig := range []unix.Signal{
 		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGSYS,
-		unix.SIGURG, unix.SIGCHLD, // the Go runtime interrupts its threads with the first
+		unix.SIGURG, unix.SIGCHLD, 32, 33, 34, // the runtime's own
 	} {
 		set &^= 1 << (sig - 1)
 	}
@@ -89,9 +89,4 @@ func dieBy(sig unix.Signal) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_UNBLOCK, uintptr(unsafe.Pointer(&set)), 0, signalSize, 0, 0)
 	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), sig)
 	unix.Exit(128 + int(sig))
-}
-
-func nameBytes(name string) uintptr {
-	b := append([]byte(name), 0)
-	return uintptr(unsafe.Pointer(&b[0]))
 }

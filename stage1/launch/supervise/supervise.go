@@ -41,7 +41,6 @@ type supervisor struct {
 func Run(fd int) error {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(heapLimit)
-	_ = unix.Prctl(unix.PR_SET_NAME, nameBytes("gantry-stage1"), 0, 0, 0)
 	s := &supervisor{}
 	if err := s.read(fd); err != nil {
 		return err
