@@ -102,6 +102,18 @@ func (e *notHere) Error() string { return fmt.Sprintf("image %s: %v", e.ref, e.e
 func (e *notHere) Unwrap() error { return e.err }
 func (e *notHere) Hint() string  { return fmt.Sprintf("'gantry fetch %s' brings it", e.ref) }
 
+// damaged says that the files on the disk are not those that were sealed.
+type damaged struct {
+	ref string
+	err error
+}
+
+func (e *damaged) Error() string { return fmt.Sprintf("verify root of %s: %v", e.ref, e.err) }
+func (e *damaged) Unwrap() error { return e.err }
+func (e *damaged) Hint() string {
+	return fmt.Sprintf("somebody changed the file, or the disk is failing; 'gantry fetch %s' makes it again from its source", e.ref)
+}
+
 // storedImage reads what the reference means from the store, every document
 // checked against its digest.
 func (e Env) storedImage(r image.Reference, p ispec.Platform) (store.Image, error) {
@@ -186,6 +198,9 @@ func (e Env) verifyTree(r signature.Receipt, v *Verified) (tree.Proof, error) {
 	}
 	defer trees.Close()
 	proof, err := trees.Verify(v.Tree, e.RunDir, tree.LevelCached)
+	if errors.Is(err, tree.ErrChanged) {
+		return proof, &damaged{r.Reference, err}
+	}
 	if err != nil {
 		return proof, fmt.Errorf("verify root of %s: %w", r.Reference, err)
 	}

@@ -122,11 +122,11 @@ func (d *Dir) forget() error {
 		return err
 	}
 	for _, e := range hints {
-		sub := "layers/"
-		if strings.HasSuffix(e.Name(), ".erofs") {
+		file, sub := strings.TrimSuffix(e.Name(), ".loop"), "layers/"
+		if strings.HasSuffix(file, ".erofs") {
 			sub = "images/"
 		}
-		if !d.exists(sub + e.Name()) {
+		if !d.exists(sub + file) {
 			_ = d.root.Remove("loops/" + e.Name())
 		}
 	}

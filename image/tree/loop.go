@@ -21,7 +21,8 @@ import (
 // reason is tried again with the next device, this often.
 const loopTries = 64
 
-var errNoLoop = errors.New("attached to no loop device that is known")
+// errNoLoop means that the device a file was last seen on has it no more.
+var errNoLoop = errors.New("not attached any more")
 
 // hinted returns an open loop device whose backing file is f, if the place
 // where it was last seen still has it.
@@ -40,23 +41,29 @@ func (d *Dir) hinted(f *os.File, name string) (*os.File, error) {
 	return nil, errNoLoop
 }
 
-func hint(name string) string { return "loops/" + path.Base(name) }
+func hint(name string) string { return "loops/" + path.Base(name) + ".loop" }
 
 // attach returns an open loop device whose backing file is f: the one that has
 // it already, or a new one, read-only, bypassing the page cache of f where the
 // file system can do that, and gone with its last user. The caller holds the
 // lock of all loop devices.
 func (d *Dir) attach(f *os.File, name string) (*os.File, error) {
-	if loop, err := d.hinted(f, name); err == nil {
+	loop, err := d.hinted(f, name)
+	if err == nil {
 		return loop, nil
 	}
-	var st unix.Stat_t
-	if err := fstat(f, &st); err != nil {
-		return nil, err
+	// A hint is written under the lock whenever a device is attached, so one
+	// that does not hold any more says that the device went with its last
+	// user, the usual case. Only where there is none are all devices asked:
+	// that takes longer the more there are.
+	if !errors.Is(err, errNoLoop) {
+		var st unix.Stat_t
+		if err := fstat(f, &st); err != nil {
+			return nil, err
+		}
+		loop = findLoop(&st)
 	}
-	loop := findLoop(&st)
 	if loop == nil {
-		var err error
 		if loop, err = newLoop(f); err != nil {
 			return nil, fmt.Errorf("attach %s: %w", name, err)
 		}
