@@ -66,7 +66,7 @@ func TestGolden(t *testing.T) {
 		{"default", Options{}},
 		{"everything", Options{
 			Args: []string{"--verbose"}, Entrypoint: ptr(`["/bin/sh", "-c"]`),
-			Env: []string{"MODE=user", "LC_*", "EMPTY="}, UnsetEnv: []string{"IMAGE"}, User: "0:0", GroupAdd: []string{"audio", "7"}, Workdir: "/work",
+			Env: []string{"MODE=user", "LC_*", "EMPTY="}, UnsetEnv: []string{"IMAGE"}, User: "0:0", GroupAdd: []string{"audio", "7"}, Workdir: "/job",
 			Volumes: []string{"/srv:/srv:ro", "./data:/data:rro,exec,z", "/fresh"}, Mounts: []string{"type=bind,src=/a,dst=/b/c,bind-propagation=rslave,readonly", "type=tmpfs,dst=/scratch,tmpfs-size=1m,tmpfs-mode=700"},
 			Tmpfs: []string{"/tmp:size=64m"}, ReadOnly: true, ShmSize: "1g", AddHosts: []string{"db:10.1.2.3"}, DNS: []string{"1.1.1.1"}, DNSOption: []string{"ndots:2"},
 			Hostname: "web-1", Network: "host", TTY: true, Interactive: true, StopSignal: "quit", StopTimeout: ptr(uint(3)),
