@@ -183,8 +183,10 @@ func normalKey(key string) string {
 }
 
 func (e authEntry) credential() (wire.Credential, error) {
-	c := wire.Credential{Username: e.Username, Password: e.Password,
-		IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken}
+	c := wire.Credential{
+		Username: e.Username, Password: e.Password,
+		IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken,
+	}
 	if e.Auth == "" {
 		return c, nil
 	}

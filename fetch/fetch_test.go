@@ -89,7 +89,7 @@ func TestSignatureOfAnotherIsRefused(t *testing.T) {
 func TestIndexSignatures(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		sign func(x imagetest.Packed, ours, theirs imagetest.Packed) digest.Digest
+		sign func(x, ours, theirs imagetest.Packed) digest.Digest
 		good bool
 	}{
 		{"index", func(x, _, _ imagetest.Packed) digest.Digest { return x.Manifest.Descriptor.Digest }, true},
@@ -130,7 +130,8 @@ func index(t *testing.T, images ...imagetest.Packed) imagetest.Packed {
 	b, err := json.Marshal(x)
 	check(t, err)
 	return imagetest.Packed{Manifest: imagetest.Blob{Bytes: b, Descriptor: ispec.Descriptor{
-		MediaType: x.MediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}}}
+		MediaType: x.MediaType, Digest: digest.FromBytes(b), Size: int64(len(b)),
+	}}}
 }
 
 // Guards: the message when the platform is not among those of the index.

@@ -189,8 +189,10 @@ func yesMan(c *wire.Conn) error {
 	if err := pretend(c); err != nil {
 		return err
 	}
-	v := signature.Verdict{Accepted: true, Reason: signature.ReasonSigned,
-		Findings: []signature.Finding{{Counts: true}}, By: []signature.Signer{{KeyID: "SHA256:whatever"}}}
+	v := signature.Verdict{
+		Accepted: true, Reason: signature.ReasonSigned,
+		Findings: []signature.Finding{{Counts: true}}, By: []signature.Signer{{KeyID: "SHA256:whatever"}},
+	}
 	if err := json.NewEncoder(os.NewFile(5, "answer")).Encode(v); err != nil {
 		return err
 	}
@@ -283,6 +285,7 @@ func liar(c *wire.Conn) error {
 func TestHostileWorkers(t *testing.T) {
 	s := newShop(t, true)
 	ref := s.put(t, "a/b:v1", sample(t, 2))
+	verifyOn := map[string]bool{"yes-man": true, "novelist": true, "forger": true, "holds-on": true, "mergeless": true}
 	for role, want := range map[string]string{
 		"garbage": "protocol violation", "huge-message": "protocol violation", "wrong-id": "protocol violation",
 		"extra-fds": "protocol violation", "deep-json": "protocol violation",
@@ -292,6 +295,9 @@ func TestHostileWorkers(t *testing.T) {
 		"forger": "", "holds-on": "", "mergeless": "",
 	} {
 		t.Run(role, func(t *testing.T) {
+			if withCgo && verifyOn[role] {
+				t.Skip("ability missing: executables: its good workers cannot confine themselves with cgo")
+			}
 			h := newHouse(t)
 			h.libexec = libexec(t, role)
 			h.trust(s.host(), "sigstore-key")

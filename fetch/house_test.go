@@ -293,7 +293,8 @@ func sample(t testing.TB, n int, edits ...func(*imagetest.Image)) imagetest.Pack
 	for i := range n {
 		body := bytes.Repeat([]byte{byte(i), 'x', byte(i * 7)}, 40_000)
 		img.Layers = append(img.Layers, imagetest.Layer{Compression: kinds[i%3], Files: []imagetest.File{
-			imagetest.Dir("d", 0o755), {Path: fmt.Sprintf("d/file%d", i), Mode: 0o644, Body: body}}})
+			imagetest.Dir("d", 0o755), {Path: fmt.Sprintf("d/file%d", i), Mode: 0o644, Body: body},
+		}})
 	}
 	for _, e := range edits {
 		e(&img)

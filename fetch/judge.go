@@ -49,8 +49,10 @@ func (f *fetcher) judge(ctx context.Context, img store.Image) (signature.Verdict
 }
 
 func (f *fetcher) subject(img store.Image) signature.Subject {
-	return signature.Subject{Reference: f.Ref.String(), Name: f.Ref.Name(),
-		Index: img.Index, Manifest: img.ManifestDescriptor.Digest}
+	return signature.Subject{
+		Reference: f.Ref.String(), Name: f.Ref.Name(),
+		Index: img.Index, Manifest: img.ManifestDescriptor.Digest,
+	}
 }
 
 // signatures looks for them only where they can matter.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,7 +18,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"path"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 

@@ -106,7 +106,7 @@ func (f *fetcher) layer(ctx context.Context, d ispec.Descriptor, diffID digest.D
 	}
 	defer src.Close()
 	j := job{f: f, d: d, diffID: diffID, src: src, blob: w, staging: st, sum: d.Digest.Verifier()}
-	l, err := have, error(nil)
+	l := have
 	if st == nil {
 		err = j.download()
 	} else {
@@ -187,6 +187,7 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 	var sum tree.Summary
 	answer := make(chan error, 1)
 	go func() {
+		defer close(answer)
 		answer <- p.order(wire.ConvertStart{MediaType: j.d.MediaType, DiffID: string(j.diffID), Limits: limits}, 0, &sum)
 	}()
 	pumpErr := j.pump(out)
@@ -200,22 +201,21 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 		return tree.Layer{}, pumpErr
 	}
 	if pumpErr != nil {
-		p.kill()
-		<-answer
+		drop(p, answer)
 		return tree.Layer{}, pumpErr
 	}
 	j.f.Progress.Layer(j.d.Digest, j.d.Size, j.d.Size, Convert)
 	if j.blob != nil {
 		if err := j.blob.Commit(); err != nil {
-			p.kill()
-			<-answer
+			drop(p, answer)
 			return tree.Layer{}, err
 		}
 	} else if !j.sum.Verified() {
-		p.kill()
-		<-answer
-		return tree.Layer{}, &Problem{What: fmt.Sprintf("layer %s is damaged in the store", j.d.Digest), Err: store.ErrCorrupt,
-			Mend: "gantry image rm " + j.f.Ref.Familiar() + ", gantry image gc, and fetch it again"}
+		drop(p, answer)
+		return tree.Layer{}, &Problem{
+			What: fmt.Sprintf("layer %s is damaged in the store", j.d.Digest), Err: store.ErrCorrupt,
+			Mend: "gantry image rm " + j.f.Ref.Familiar() + ", gantry image gc, and fetch it again",
+		}
 	}
 	p.patience(convertTime)
 	if err := <-answer; err != nil {
@@ -223,6 +223,13 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 	}
 	p.stop() // what is sealed now has no writer any more
 	return j.staging.Commit(j.diffID, sum)
+}
+
+// drop ends a worker whose answer does not matter any more.
+func drop(p *process, answer <-chan error) {
+	p.kill()
+	for range answer { // whatever it says, it was stopped for another reason
+	}
 }
 
 // errConverter marks failures of the converter's pipe; its own answer says

@@ -173,8 +173,10 @@ func (l *layout) give(m wire.Message) error {
 	}
 	f, size, err := l.blobFile(digest.Digest(c.Digest))
 	if err != nil || size > wire.MaxSignatureBytes {
-		return l.p.conn.Send(wire.Message{Op: wire.OpDone, Error: &wire.Error{Code: wire.NotFound,
-			Text: fmt.Sprintf("the layout has no such blob of at most %d bytes", wire.MaxSignatureBytes)}})
+		return l.p.conn.Send(wire.Message{Op: wire.OpDone, Error: &wire.Error{
+			Code: wire.NotFound,
+			Text: fmt.Sprintf("the layout has no such blob of at most %d bytes", wire.MaxSignatureBytes),
+		}})
 	}
 	defer f.Close()
 	return l.p.conn.Send(wire.Message{Op: wire.OpDone}, f)
@@ -232,8 +234,10 @@ func (l *layout) Signatures(ctx context.Context, subjects []ispec.Descriptor) ([
 	go func() {
 		var t taken
 		t.err = wire.ReadSignatures(r, func(h wire.SignatureHead, manifest, payload []byte) {
-			t.sigs = append(t.sigs, signature.Signature{Format: h.Format, Digest: digest.Digest(h.Digest),
-				Manifest: manifest, Payload: payload, Annotations: h.Annotations})
+			t.sigs = append(t.sigs, signature.Signature{
+				Format: h.Format, Digest: digest.Digest(h.Digest),
+				Manifest: manifest, Payload: payload, Annotations: h.Annotations,
+			})
 		})
 		if t.err != nil {
 			r.Close() // the worker must not stand at a full pipe

@@ -160,8 +160,10 @@ func readSignatures(st *stream) ([]signature.Signature, []string, error) {
 	st.answer = &found
 	var sigs []signature.Signature
 	err := wire.ReadSignatures(st, func(h wire.SignatureHead, manifest, payload []byte) {
-		sigs = append(sigs, signature.Signature{Format: h.Format, Digest: digest.Digest(h.Digest),
-			Manifest: manifest, Payload: payload, Annotations: h.Annotations})
+		sigs = append(sigs, signature.Signature{
+			Format: h.Format, Digest: digest.Digest(h.Digest),
+			Manifest: manifest, Payload: payload, Annotations: h.Annotations,
+		})
 	})
 	if err != nil {
 		return nil, nil, err

@@ -215,21 +215,31 @@ func readBack(st *State) error {
 			return fmt.Errorf("still user or group %d", id)
 		}
 	}
-	if groups, err := unix.Getgroups(); err != nil || len(groups) != 0 {
-		return fmt.Errorf("still in groups %v: %v", groups, err)
+	groups, err := unix.Getgroups()
+	if err != nil {
+		return fmt.Errorf("read back groups: %w", err)
+	}
+	if len(groups) != 0 {
+		return fmt.Errorf("still in groups %v", groups)
 	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &caps[0]); err != nil || caps != [2]unix.CapUserData{} {
-		return fmt.Errorf("still has capabilities %v: %v", caps, err)
+	if err := unix.Capget(&hdr, &caps[0]); err != nil {
+		return fmt.Errorf("read back capabilities: %w", err)
+	}
+	if caps != [2]unix.CapUserData{} {
+		return fmt.Errorf("still has capabilities %v", caps)
 	}
 	nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
-	if err != nil || nnp != 1 {
-		return fmt.Errorf("no_new_privs is %d: %v", nnp, err)
+	if err != nil {
+		return fmt.Errorf("read back no_new_privs: %w", err)
 	}
 	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
-	if err != nil || mode != unix.SECCOMP_MODE_FILTER {
-		return fmt.Errorf("seccomp mode is %d: %v", mode, err)
+	if err != nil {
+		return fmt.Errorf("read back seccomp mode: %w", err)
+	}
+	if nnp != 1 || mode != unix.SECCOMP_MODE_FILTER {
+		return fmt.Errorf("no_new_privs is %d, seccomp mode is %d", nnp, mode)
 	}
 	st.NoNewPrivs, st.Seccomp = true, true
 	return nil

@@ -87,6 +87,7 @@ func ret(k uint32) unix.SockFilter { return unix.SockFilter{Code: unix.BPF_RET |
 func load(k uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: k}
 }
+
 func jump(op uint16, k uint32, t, f uint8) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | op | unix.BPF_K, Jt: t, Jf: f, K: k}
 }

@@ -19,7 +19,6 @@ func pair(t *testing.T) (ours, theirs *Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs = ours
 	if theirs, err = New(dup(t, f)); err != nil {
 		t.Fatal(err)
 	}

@@ -84,8 +84,10 @@ func openSession(ctx context.Context, o wire.NetStart) (*session, error) {
 	}
 	transport := retry.NewTransport(newTransport(u, o.InsecureTLS))
 	transport.Policy = func() retry.Policy { return patience{} }
-	cred := auth.Credential{Username: o.Credential.Username, Password: o.Credential.Password,
-		RefreshToken: o.Credential.IdentityToken, AccessToken: o.Credential.RegistryToken}
+	cred := auth.Credential{
+		Username: o.Credential.Username, Password: o.Credential.Password,
+		RefreshToken: o.Credential.IdentityToken, AccessToken: o.Credential.RegistryToken,
+	}
 	s.client = &auth.Client{
 		Client: &http.Client{Transport: transport, CheckRedirect: checkRedirect},
 		Cache:  auth.NewCache(),
@@ -98,8 +100,10 @@ func openSession(ctx context.Context, o wire.NetStart) (*session, error) {
 			return cred, nil
 		},
 	}
-	s.remote = &remote.Repository{Client: s.client, Reference: s.ref, PlainHTTP: u.Scheme == "http",
-		MaxMetadataBytes: wire.MaxSignatureBytes, ReferrerListMaxPages: 32, SkipReferrersGC: true}
+	s.remote = &remote.Repository{
+		Client: s.client, Reference: s.ref, PlainHTTP: u.Scheme == "http",
+		MaxMetadataBytes: wire.MaxSignatureBytes, ReferrerListMaxPages: 32, SkipReferrersGC: true,
+	}
 	return s, nil
 }
 

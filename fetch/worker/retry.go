@@ -64,7 +64,7 @@ func retryAfter(resp *http.Response) (time.Duration, bool) {
 
 func backoff(attempt int) time.Duration {
 	wait := min(firstWait<<attempt, maxWait)
-	return wait - time.Duration(rand.Int64N(int64(wait/4)))
+	return wait - time.Duration(rand.Int64N(int64(wait/4))) //nolint:gosec // it only spreads attempts in time
 }
 
 // pause waits or is cancelled.

@@ -90,8 +90,10 @@ func Enter(args []string) (c *wire.Conn, serve func(context.Context, *wire.Conn)
 	if c, err = wire.New(wire.Socket); err != nil {
 		return nil, nil, err
 	}
-	ready := wire.Ready{UID: state.UID, GID: state.GID, Seccomp: state.Seccomp,
-		Landlock: state.Landlock, NoNewPrivs: state.NoNewPrivs, Root: state.Root}
+	ready := wire.Ready{
+		UID: state.UID, GID: state.GID, Seccomp: state.Seccomp,
+		Landlock: state.Landlock, NoNewPrivs: state.NoNewPrivs, Root: state.Root,
+	}
 	if err := c.Send(wire.Message{Op: wire.OpReady, Body: wire.Body(ready)}); err != nil {
 		return nil, nil, err
 	}

@@ -67,14 +67,23 @@ func TestPosition(t *testing.T) {
 		offset int64
 		good   bool
 	}{
-		{200, "", 100, 0, true}, {200, "", -1, 0, true}, {200, "", 99, 0, false}, {200, "", 101, 10, false},
+		{200, "", 100, 0, true},
+		{200, "", -1, 0, true},
+		{200, "", 99, 0, false},
+		{200, "", 101, 10, false},
 		{200, "", 100, 10, true},
-		{206, "bytes 10-99/100", 90, 10, true}, {206, "bytes 10-99/*", 90, 10, true},
-		{206, "bytes 10-99/101", 90, 10, false}, {206, "bytes 0-99/100", 100, 10, false}, {206, "", 90, 10, false},
-		{206, "bytes 0-99/100", 100, 0, false}, {416, "", 0, 10, false},
+		{206, "bytes 10-99/100", 90, 10, true},
+		{206, "bytes 10-99/*", 90, 10, true},
+		{206, "bytes 10-99/101", 90, 10, false},
+		{206, "bytes 0-99/100", 100, 10, false},
+		{206, "", 90, 10, false},
+		{206, "bytes 0-99/100", 100, 0, false},
+		{416, "", 0, 10, false},
 	} {
-		resp := &http.Response{StatusCode: tt.status, ContentLength: tt.length, Header: http.Header{"Content-Range": {tt.rng}},
-			Body: http.NoBody, Request: &http.Request{Method: "GET", URL: &url.URL{Host: "h"}}}
+		resp := &http.Response{
+			StatusCode: tt.status, ContentLength: tt.length, Header: http.Header{"Content-Range": {tt.rng}},
+			Body: http.NoBody, Request: &http.Request{Method: http.MethodGet, URL: &url.URL{Host: "h"}},
+		}
 		err := position(resp, d, tt.offset, strings.NewReader(strings.Repeat("x", 100)))
 		if (err == nil) != tt.good {
 			t.Errorf("%+v: %v", tt, err)
