@@ -16,6 +16,9 @@ mkdir -p "$suite"
 # without a network, a Go toolchain or other tools does not have.
 leave='/(image|signature|signature/sign|stage0/bundle|stage0/bundle/.*|internal/(conf|version|wire|undo)|docs/.*|cmd/.*|tests|tests/(interop|readme|bench|cmd/.*|built|imagetest))$'
 
+# GANTRY_VM_ONLY names the packages of a run by a pattern, for the impatient.
+only=${GANTRY_VM_ONLY:-.}
+
 echo "vm: compiling tests" >&2
 cp -r bin "$suite/bin"
 module=$(go list -m)
@@ -30,9 +33,10 @@ while read -r package dir; do
 	fi
 	[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$place/"
 done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... |
-	awk -v leave="$leave" 'NF && $1 !~ leave')
+	awk -v leave="$leave" -v only="$only" 'NF && $1 !~ leave && $1 ~ only')
 [ ! -d "$cache/images" ] || cp -r "$cache/images" "$suite/images"
 install -m 0755 "$here/guest-run" "$suite/run"
+cp "$here/leave" "$suite/leave"
 
 status=0
 "$here/boot.sh" "$suite" "$work/report" >&2 || status=$?
@@ -49,6 +53,11 @@ awk -v dir="$work/sections" '
 	/^%% end/ { close(file); file = ""; next }
 	file { print > file; next }
 	{ print > "/dev/stderr" }' "$work/report"
+while read -r package pattern reason; do
+	[[ $package == \#* ]] || [ ! -e "$suite/tests/$package/test" ] ||
+		printf '{"Action":"output","Package":"%s","Test":"%s","Output":"%s"}\n{"Action":"skip","Package":"%s","Test":"%s"}\n' \
+			"$module/$package" "$pattern" "left out of the guest: $reason" "$module/$package" "$pattern"
+done <"$here/leave"
 for section in "$work"/sections/*; do
 	[ -e "$section" ] || continue
 	package=$(head -n 1 "$section")
