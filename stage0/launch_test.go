@@ -147,6 +147,34 @@ func TestAlteredPodDoesNotStart(t *testing.T) {
 	}
 }
 
+// Nor does it when its writable layer was filled, or its files lead elsewhere.
+func TestPreparedPodIsNotPoisoned(t *testing.T) {
+	h := newHost(t)
+	for what, poison := range map[string]func(dir string) error{
+		"program over the image's": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "upper/evil"), []byte("#!/bin/sh"), 0o755)
+		},
+		"another directory's tree": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "upper")), os.Symlink("/etc", filepath.Join(dir, "upper")))
+		},
+		"link to a file of the host": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "hosts")), os.Symlink("/etc/shadow", filepath.Join(dir, "hosts")))
+		},
+		"name server": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte("nameserver 192.0.2.1\n"), 0o644)
+		},
+		"content in a volume": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "volumes/0/evil"), nil, 0o644)
+		},
+	} {
+		uuid := h.gantry("prepare", "-v", "/data", h.ref, "true")
+		if err := poison(filepath.Join(h.env.Dir, "pods", "prepared", uuid)); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		h.refuse("", "run-prepared", uuid)
+	}
+}
+
 // Two run-prepared of one pod: one runs it, the other says so at once, while
 // the first still runs.
 func TestTwoRunPrepared(t *testing.T) {

@@ -49,4 +49,5 @@ type launchFile struct {
 	StopTimeout uint            `json:"stopTimeout"` // seconds
 	Strict      map[string]bool `json:"strict,omitempty"`
 	Binds       []string        `json:"binds,omitempty"` // host paths that must exist at launch
+	Contents    contents        `json:"contents"`
 }

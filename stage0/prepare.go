@@ -110,6 +110,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		Version: launchVersion, Launch: v.Launch, Options: o.Options,
 		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,
 		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
+		Contents: contentsOf(res),
 	}
 	if err := checkBinds(res.Binds); err != nil {
 		return nil, err

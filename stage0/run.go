@@ -228,5 +228,5 @@ func (e Env) reread(p *pod.Pod) (*ready, error) {
 	if r.launch.Version > launchVersion {
 		return nil, fmt.Errorf("read launch record of pod %s: %w", pod.Short(p.UUID), pod.ErrVersion)
 	}
-	return r, nil
+	return r, r.launch.Contents.untouched(p)
 }
