@@ -122,9 +122,12 @@ func TestPlanRefusesByFieldName(t *testing.T) {
 // CVE-2022-0811: a sysctl value smuggled a second setting in.
 func TestCVE_2022_0811_SysctlsOfTheHostAreRefused(t *testing.T) {
 	for key, value := range map[string]string{
-		"kernel.shm_rmid_forced": "1+kernel.core_pattern=|/evil\n",
-		"kernel/core_pattern":    "x",
-		"net.ipv4../../kernel":   "x",
+		"kernel.shm_rmid_forced":     "1+kernel.core_pattern=|/evil\n",
+		"kernel/core_pattern":        "x",
+		"net.ipv4../../kernel":       "x",
+		"net.//.kernel.core_pattern": "|/x",
+		"net/../kernel/core_pattern": "|/x",
+		"net.ipv4.\n":                "x",
 	} {
 		spec := baseSpec("app")
 		spec.Linux.Sysctl = map[string]string{key: value}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -105,12 +106,18 @@ func (p *planner) sysctls() error {
 		if !owns(p.spec, kind) {
 			return fmt.Errorf("linux.sysctl[%s]: needs a %s namespace of its own", key, kind)
 		}
-		if strings.ContainsAny(value, "\x00\n\r") || strings.Contains(key, "..") {
-			return fmt.Errorf("linux.sysctl[%s]: control character in key or value", key)
+		if strings.ContainsAny(value, "\x00\n\r") || !plainPath(sysctlPath(key)) {
+			return fmt.Errorf("linux.sysctl[%q]: not a name, or a control character in the value", key)
 		}
 		p.add(stage1.Step{Sysctl: &stage1.Sysctl{Key: sysctlPath(key), Value: value}})
 	}
 	return nil
+}
+
+// plainPath refuses what leads out of the directory a name begins with, which
+// is what decided its namespace; "net.//.kernel" becomes one with "..".
+func plainPath(name string) bool {
+	return path.Clean("/"+name) == "/"+name && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // sysctlPath turns dots to slashes as sysctl(8) does: names that contain a
