@@ -28,6 +28,11 @@ type Options struct {
 	Resources *specs.LinuxResources // what the app may use; nil: nothing but the device rules
 	Strict    map[string]bool       // limits asked for by name, in the words of LimitError.Limit, or of its first word for all that begin so
 	Note      func(string)          // told once per default that cannot be had; may be nil
+
+	// Record is told every directory that may be made, deepest first, before
+	// the first one is: whoever is killed in between leaves nothing that is
+	// not on record. Some of them may never exist. May be nil.
+	Record func(dirs []string) error
 }
 
 // Group is a control group in every hierarchy the host needs it in. The zero
@@ -58,6 +63,11 @@ func create(h *host, o Options) (_ *Group, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Record != nil {
+		if err := o.Record(candidates(h, o.Name)); err != nil {
+			return nil, fmt.Errorf("record cgroup: %w", err)
+		}
+	}
 	b := &builder{host: h, name: o.Name, strict: o.Strict, note: o.Note, group: &Group{}}
 	defer func() {
 		if err != nil {
@@ -82,6 +92,21 @@ func create(h *host, o Options) (_ *Group, err error) {
 	}
 	b.tell()
 	return b.group, nil
+}
+
+// candidates are the directories a group of that name can consist of.
+func candidates(h *host, name string) []string {
+	var dirs []string
+	for _, v1 := range h.v1 {
+		if dir := filepath.Join(v1.dir(), name); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	slices.Sort(dirs)
+	if h.v2 != nil {
+		dirs = append(dirs, filepath.Join(h.v2.mount, place(h).base, name))
+	}
+	return dirs
 }
 
 func validName(name string) error {

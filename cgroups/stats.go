@@ -32,6 +32,14 @@ func Pids(dirs []string) ([]int, error) {
 	return slices.Compact(out), nil
 }
 
+// Existing returns those of the recorded directories that were made after all.
+func Existing(dirs []string) []string {
+	return slices.DeleteFunc(slices.Clone(dirs), func(dir string) bool {
+		_, err := os.Lstat(dir)
+		return err != nil
+	})
+}
+
 // OOMKilled reports whether the kernel killed a process of the group for want
 // of memory since the group was made. Ask before the group is removed.
 func OOMKilled(dirs []string) bool {

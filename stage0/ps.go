@@ -102,7 +102,7 @@ func members(p *pod.Pod, first int) ([]int, error) {
 		return nil, err
 	}
 	if len(rt.Cgroups) > 0 {
-		if pids, err := cgroups.Pids(rt.Cgroups); err != nil || len(pids) > 0 {
+		if pids, err := cgroups.Pids(cgroups.Existing(rt.Cgroups)); err != nil || len(pids) > 0 {
 			return pids, err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gantryrun/gantry/cgroups"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
@@ -312,7 +313,7 @@ func inspect(e Env, id string) (Inspection, error) {
 		in.Launch, in.Options = &l.Launch, l.Options
 	}
 	if rt, err := readRuntime(p); err == nil {
-		in.Cgroups = rt.Cgroups
+		in.Cgroups = cgroups.Existing(rt.Cgroups)
 	}
 	if r.PID != 0 {
 		in.Limits = processLimits(r.PID)

@@ -41,12 +41,12 @@ type Exit struct {
 	OOM    bool `json:"oom,omitempty"`    // the kernel killed a process of the app for memory
 }
 
-// Runtime is runtime.json: what destroying the pod needs, recorded before the
-// app starts.
+// Runtime is runtime.json: what destroying the pod needs, recorded before any
+// of it is made.
 type Runtime struct {
 	Version    int      `json:"version"`
 	Supervisor int      `json:"supervisor"` // pid; identified by the pod's lock
-	Cgroups    []string `json:"cgroups"`    // directories to kill and remove, deepest first
+	Cgroups    []string `json:"cgroups"`    // directories to kill and remove, deepest first; some may never have been made
 	NameLink   string   `json:"nameLink,omitempty"`
 	Remove     bool     `json:"remove,omitempty"` // the pod directory goes when the app ends
 }

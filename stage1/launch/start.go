@@ -34,9 +34,6 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := recordRuntime(&r, group); err != nil {
-		return nil, err
-	}
 	io, err := openStdio(&all, &childs, &r)
 	if err != nil {
 		return nil, err
@@ -94,6 +91,7 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 	go func() {
 		group, err := cgroups.Create(cgroups.Options{
 			Name: "gantry-" + r.ID, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
+			Record: func(dirs []string) error { return recordRuntime(r, dirs) },
 		})
 		grouped <- made{group, err}
 	}()
@@ -122,13 +120,13 @@ func (b *birth) open(all *hold, r *Request) (err error) {
 	return err
 }
 
-// recordRuntime writes what destroying the pod needs, before anything runs.
-func recordRuntime(r *Request, group *cgroups.Group) error {
+// recordRuntime writes what destroying the pod needs, before any of it is made.
+func recordRuntime(r *Request, cgroups []string) error {
 	if r.PodDir == "" {
 		return nil
 	}
 	return writeJSON(r.PodDir, stage1.RuntimeFile, stage1.Runtime{
-		Version: stage1.RuntimeVersion, Supervisor: os.Getpid(), Cgroups: group.Dirs(),
+		Version: stage1.RuntimeVersion, Supervisor: os.Getpid(), Cgroups: cgroups,
 		NameLink: r.NameLink, Remove: r.Remove,
 	})
 }
