@@ -153,21 +153,11 @@ func (f *fetcher) run(ctx context.Context) (Result, error) {
 	}
 	defer src.Close()
 	f.src = src
-	if here != nil && f.unchanged(ctx) && f.intact(here) {
-		if res, err := f.keep(here); err == nil {
-			return res, nil
-		}
-	}
 	return f.bring(ctx)
 }
 
-// unchanged asks whether the name still means what is here.
-func (f *fetcher) unchanged(ctx context.Context) bool {
-	d, err := f.src.Resolve(ctx)
-	return err == nil && d.Digest == f.local.Image.Descriptor.Digest
-}
-
-// bring does the whole way.
+// bring does the whole way. For a digest that is here already that is its
+// signatures again (a key may have been rotated) and hashing what is here.
 func (f *fetcher) bring(ctx context.Context) (Result, error) {
 	img, raw, err := f.resolve(ctx)
 	if err != nil {
@@ -221,7 +211,12 @@ func (f *fetcher) finish(img store.Image, t tree.Tree, v signature.Verdict, sigs
 	if err := f.Store.Tag(f.Ref, img.Descriptor); err != nil {
 		return Result{}, err
 	}
-	return Result{Image: img, Tree: t, Receipt: rc, Fetched: true}, nil
+	return Result{Image: img, Tree: t, Receipt: rc, Fetched: !f.had(img, t)}, nil
+}
+
+// had tells whether the very same was here before.
+func (f *fetcher) had(img store.Image, t tree.Tree) bool {
+	return f.local != nil && f.local.Image.Descriptor.Digest == img.Descriptor.Digest && sameTree(f.local.Tree, t)
 }
 
 func (f *fetcher) policyHash() string {

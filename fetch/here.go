@@ -61,26 +61,6 @@ func (f *fetcher) treePresent(t tree.Tree) bool {
 	return t.Image.Path != ""
 }
 
-// intact hashes the tree: someone who asks the source again wants what is
-// damaged mended.
-func (f *fetcher) intact(here *Result) bool {
-	now, ok := f.tree(here.Image)
-	return ok && sameTree(now, here.Tree)
-}
-
-// tree is what the trees directory has for an image.
-func (f *fetcher) tree(img store.Image) (tree.Tree, bool) {
-	var layers []tree.Layer
-	for i, l := range img.Manifest.Layers {
-		have, ok := f.Trees.Layer(l.Digest)
-		if !ok || have.DiffID != img.Config.RootFS.DiffIDs[i] {
-			return tree.Tree{}, false
-		}
-		layers = append(layers, have)
-	}
-	return f.Trees.Tree(layers)
-}
-
 func sameTree(a, b tree.Tree) bool {
 	return a.Version == b.Version && a.Key == b.Key && a.Image == b.Image &&
 		slices.EqualFunc(a.Layers, b.Layers, func(x, y tree.Layer) bool { return x.Data == y.Data && x.Index == y.Index })

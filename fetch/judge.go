@@ -3,11 +3,14 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,6 +36,7 @@ func (f *fetcher) judge(ctx context.Context, img store.Image) (signature.Verdict
 	if err != nil {
 		return signature.Verdict{}, nil, err
 	}
+	sigs = f.withStored(img, sigs)
 	said, err := f.ask(ctx, subject, sigs)
 	if err != nil {
 		return signature.Verdict{}, nil, err
@@ -69,6 +73,24 @@ func (f *fetcher) signatures(ctx context.Context, img store.Image, d signature.D
 		return nil, nil, fmt.Errorf("look for signatures: %w", err)
 	}
 	return sigs, notes, nil
+}
+
+// withStored adds the signatures kept of this very image that the source does
+// not show any more: they are dropped only when they do not count any more.
+func (f *fetcher) withStored(img store.Image, sigs []signature.Signature) []signature.Signature {
+	if f.local == nil || f.local.Receipt.Manifest != img.ManifestDescriptor.Digest {
+		return sigs
+	}
+	for _, old := range f.local.Receipt.Signatures {
+		known := slices.ContainsFunc(sigs, func(s signature.Signature) bool {
+			return s.Format == old.Format && s.Digest == old.Digest && bytes.Equal(s.Payload, old.Payload) &&
+				maps.Equal(s.Annotations, old.Annotations)
+		})
+		if !known && len(sigs) < signature.MaxSignatures {
+			sigs = append(sigs, old)
+		}
+	}
+	return sigs
 }
 
 // counted picks by the worker's findings, which are in the order of what it
