@@ -12,7 +12,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/gantryrun/gantry/cgroups"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
@@ -91,7 +90,7 @@ func (e Env) enter(ctx context.Context, id string, o ExecOptions, report *readin
 		return err
 	}
 	q := launch.ExecRequest{
-		ID: p.UUID, Spec: r.spec, Process: what, Status: st, Cgroups: cgroups.Existing(rt.Cgroups),
+		ID: p.UUID, Spec: r.spec, Process: what, Status: st, Cgroups: rt.Cgroups,
 		Libexec: e.Libexec, RunDir: e.RunDir,
 		Detached: report != nil, Terminal: o.TTY, Stdin: o.Interactive, PidFile: o.PidFile,
 	}

@@ -140,6 +140,9 @@ func (e Env) runPrepared(ctx context.Context, id string, o LaunchOptions, u *und
 	if err != nil {
 		return err
 	}
+	if err := r.launch.Contents.untouched(p); err != nil {
+		return err
+	}
 	v, err := Admit(ctx, e, r.manifest.Apps[0].Image, AdmitOptions{
 		Platform: r.manifest.Apps[0].Platform, Manifest: digest.Digest(r.manifest.Apps[0].Manifest),
 		Insecure: r.launch.Insecure, Warn: o.Warn,
@@ -228,5 +231,5 @@ func (e Env) reread(p *pod.Pod) (*ready, error) {
 	if r.launch.Version > launchVersion {
 		return nil, fmt.Errorf("read launch record of pod %s: %w", pod.Short(p.UUID), pod.ErrVersion)
 	}
-	return r, r.launch.Contents.untouched(p)
+	return r, nil
 }

@@ -173,7 +173,8 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if may, err := mayMknod(r.Status.Pid); err != nil || !may {
 		withoutMknod(&plan)
 	}
-	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(r.Cgroups) }}
+	made := cgroups.Existing(r.Cgroups)
+	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(made) }}
 	if owns(r.Spec, specs.PIDNamespace) {
 		b.pidns = target
 	}
@@ -181,7 +182,7 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if err != nil {
 		return nil, err
 	}
-	if b.cgroup, err = openUnified(all, r.Cgroups); err != nil {
+	if b.cgroup, err = openUnified(all, made); err != nil {
 		return nil, err
 	}
 	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
