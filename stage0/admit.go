@@ -204,6 +204,7 @@ func (e Env) verifyTree(r signature.Receipt, v *Verified) (tree.Proof, error) {
 	if err != nil {
 		return proof, fmt.Errorf("verify root of %s: %w", r.Reference, err)
 	}
+	v.Tree = v.Tree.Proven(proof)
 	return proof, nil
 }
 

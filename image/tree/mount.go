@@ -28,7 +28,7 @@ var ErrNoErofs = errors.New("this host cannot mount EROFS trees")
 // is why loop devices come before file-backed mounts (Linux 6.12), each of
 // which has a superblock and a cache of its own.
 //
-// Mount does not verify: that is Verify's, before.
+// Mount does not verify: that is Verify's, before, and Proven ties the two.
 func (d *Dir) Mount(t Tree) (*os.File, error) {
 	files, clean, err := d.openAll(t)
 	defer clean.Run()
@@ -57,6 +57,9 @@ func (d *Dir) openAll(t Tree) (files []*os.File, clean undo.Stack, err error) {
 			return nil, clean, err
 		}
 		clean.Push(func() { f.Close() })
+		if err := t.same(f, want.Path); err != nil {
+			return nil, clean, err
+		}
 		files = append(files, f)
 	}
 	super, err := erofs.ReadSuper(files[0])

@@ -51,4 +51,13 @@ type Tree struct {
 	// files of Layers in order, without those that are empty.
 	Image  File    `json:"image"`
 	Layers []Layer `json:"layers"` // bottom first
+
+	proven map[string]string // identities of the files that were verified
+}
+
+// Proven returns the tree as p verified it: Mount then takes no file but those,
+// whatever was put in their places since.
+func (t Tree) Proven(p Proof) Tree {
+	t.proven = p.identities
+	return t
 }

@@ -48,21 +48,24 @@ const (
 type Proof struct {
 	Level string         `json:"level"`
 	Files map[string]int `json:"files"` // how many files by each way
+
+	identities map[string]string // of each file before it was verified, by path
 }
 
 // Verify checks that the files of a tree are those that were sealed.
 // Caches of this boot lie in runDir/verified.
 func (d *Dir) Verify(t Tree, runDir string, level Level) (Proof, error) {
-	p := Proof{Files: map[string]int{}}
+	p := Proof{Files: map[string]int{}, identities: map[string]string{}}
 	var c *cache
 	if level == LevelCached {
 		c = &cache{dir: filepath.Join(runDir, "verified")}
 	}
 	for _, want := range t.files(level) {
-		how, err := d.verifyOne(want, c)
+		how, id, err := d.verifyOne(want, c)
 		if err != nil {
 			return p, fmt.Errorf("verify tree: %w", err)
 		}
+		p.identities[want.Path] = id
 		p.Files[how]++
 	}
 	for _, how := range []string{ByVerity, ByHash, ByCache} {
@@ -84,16 +87,40 @@ func (t *Tree) files(level Level) []File {
 	return files
 }
 
-func (d *Dir) verifyOne(want File, c *cache) (string, error) {
+// verifyOne also tells the identity the file had before it was looked at: a
+// change during a hash shows as another one.
+func (d *Dir) verifyOne(want File, c *cache) (how, id string, err error) {
 	f, err := d.open(want.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w: %s is gone", ErrChanged, want.Path)
+		return "", "", fmt.Errorf("%w: %s is gone", ErrChanged, want.Path)
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer f.Close()
-	return check(f, want, c)
+	var st unix.Stat_t
+	if err := fstat(f, &st); err != nil {
+		return "", "", err
+	}
+	how, err = check(f, want, c)
+	return how, string(identity(&st)), err
+}
+
+// same says whether an opened file is the one that was verified under its
+// path. A tree that was not verified knows of none.
+func (t *Tree) same(f *os.File, path string) error {
+	id, known := t.proven[path]
+	if !known {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := fstat(f, &st); err != nil {
+		return err
+	}
+	if string(identity(&st)) != id {
+		return fmt.Errorf("%w: %s was replaced after it was verified", ErrChanged, path)
+	}
+	return nil
 }
 
 // check tells how f was found to be want. Without a cache everything that is

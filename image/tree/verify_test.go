@@ -41,6 +41,33 @@ func change(t testing.TB, d *tree.Dir, f tree.File) {
 	}
 }
 
+// TestMountTakesWhatWasVerified: files that are replaced or changed between
+// the two are not mounted, be they as good or not.
+func TestMountTakesWhatWasVerified(t *testing.T) {
+	for i, pick := range []func(tree.Tree) tree.File{
+		func(t tree.Tree) tree.File { return t.Image },
+		func(t tree.Tree) tree.File { return t.Layers[0].Data },
+	} {
+		d := openDir(t)
+		tr, err := build(d, gzipped(t, newArchive(t).file("a", "content").tar()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		proof, err := d.Verify(tr, t.TempDir(), tree.LevelCached)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(t, d, pick(tr))
+		m, err := d.Mount(tr.Proven(proof))
+		if err == nil {
+			m.Close()
+		}
+		if !errors.Is(err, tree.ErrChanged) {
+			t.Errorf("%d: mounted, or failed for another reason: %v", i, err)
+		}
+	}
+}
+
 // TestVerifySeesAFlippedByte in every file of a tree, from a warm cache too.
 func TestVerifySeesAFlippedByte(t *testing.T) {
 	files := map[string]func(tree.Tree) tree.File{
