@@ -115,6 +115,11 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	if err := checkBinds(res.Binds); err != nil {
 		return nil, err
 	}
+	if o.Replace {
+		if err := e.takeName(ctx, r.pod, o, u); err != nil {
+			return nil, err
+		}
+	}
 	r.manifest = pod.Manifest{
 		Version: pod.Version, UUID: r.pod.UUID, Name: o.Name, Created: time.Now().UTC(), Remove: o.Remove,
 		Network: networkName(o.Network), Labels: res.Labels,
@@ -149,30 +154,38 @@ func (e Env) newPod(ctx context.Context, o RunOptions, u *undo.Stack) (*ready, e
 			return nil, fmt.Errorf("--uuid-file: %w", err)
 		}
 	}
-	if o.Name == "" {
-		return &ready{pod: p}, nil
+	if o.Replace {
+		return &ready{pod: p}, nil // the old pod goes when the new one can start
 	}
-	if err := e.takeName(ctx, p, o); err != nil {
-		return nil, err
-	}
-	u.Push(func() { _ = p.FreeName(o.Name) })
-	return &ready{pod: p}, nil
+	return &ready{pod: p}, e.takeName(ctx, p, o, u)
 }
 
-// takeName takes the name. A pod that lost its supervisor and was to be
-// removed at its end, or one that --replace gives up, makes room first.
-func (e Env) takeName(ctx context.Context, p *pod.Pod, o RunOptions) error {
+// takeName takes the name asked for, if one is. A pod that lost its supervisor
+// and was to be removed at its end, or one that --replace gives up, makes room
+// first.
+func (e Env) takeName(ctx context.Context, p *pod.Pod, o RunOptions, u *undo.Stack) error {
+	if o.Name == "" {
+		return nil
+	}
 	err := p.TakeName(o.Name)
 	var taken *pod.Taken
-	if !errors.As(err, &taken) {
-		return err
+	if errors.As(err, &taken) {
+		err = e.makeRoom(ctx, p, taken, o)
 	}
-	old, ferr := e.find(taken.UUID) // sweeps it if it crashed
-	if ferr != nil {
-		if errors.Is(ferr, pod.ErrNotFound) {
-			return p.TakeName(o.Name)
-		}
-		return err
+	if err == nil {
+		u.Push(func() { _ = p.FreeName(o.Name) })
+	}
+	return err
+}
+
+// makeRoom takes a name that another pod has, where that may be.
+func (e Env) makeRoom(ctx context.Context, p *pod.Pod, taken *pod.Taken, o RunOptions) error {
+	old, err := e.find(taken.UUID) // sweeps it if it crashed
+	if errors.Is(err, pod.ErrNotFound) {
+		return p.TakeName(o.Name)
+	}
+	if err != nil {
+		return taken
 	}
 	defer old.Close()
 	if o.Replace {
