@@ -97,15 +97,23 @@ func TestPlace(t *testing.T) {
 		wantWords string
 	}{
 		{name: "top of the machine", own: "/", host: host{top: true}, want: placement{base: "/gantry", enable: true}},
-		{name: "unit with Delegate=yes", own: "/system.slice/web.service", host: host{systemd: true, delegated: true},
-			want: placement{base: "/system.slice/web.service", leaf: "/system.slice/web.service/supervisor", enable: true}},
-		{name: "and its second launch, from the leaf", own: "/system.slice/web.service/supervisor", host: host{systemd: true, parentToo: true},
-			want: placement{base: "/system.slice/web.service", enable: true}},
+		{
+			name: "unit with Delegate=yes", own: "/system.slice/web.service", host: host{systemd: true, delegated: true},
+			want: placement{base: "/system.slice/web.service", leaf: "/system.slice/web.service/supervisor", enable: true},
+		},
+		{
+			name: "and its second launch, from the leaf", own: "/system.slice/web.service/supervisor", host: host{systemd: true, parentToo: true},
+			want: placement{base: "/system.slice/web.service", enable: true},
+		},
 		{name: "login session", own: "/user.slice/user-0.slice/session-3.scope", host: host{systemd: true}, want: placement{base: "/gantry", enable: true}},
-		{name: "unit without Delegate", own: "/system.slice/web.service", host: host{systemd: true},
-			want: placement{base: "/system.slice/web.service"}, wantWords: "Delegate=yes in web.service"},
-		{name: "scope with limits of its own", own: "/system.slice/run-r1.scope", host: host{systemd: true},
-			want: placement{base: "/system.slice/run-r1.scope"}, wantWords: "systemd-run --scope -p Delegate=yes"},
+		{
+			name: "unit without Delegate", own: "/system.slice/web.service", host: host{systemd: true},
+			want: placement{base: "/system.slice/web.service"}, wantWords: "Delegate=yes in web.service",
+		},
+		{
+			name: "scope with limits of its own", own: "/system.slice/run-r1.scope", host: host{systemd: true},
+			want: placement{base: "/system.slice/run-r1.scope"}, wantWords: "systemd-run --scope -p Delegate=yes",
+		},
 		{name: "container with a cgroup namespace", own: "/", want: placement{base: "/", leaf: "/supervisor", enable: true}},
 		{name: "no systemd", own: "/openrc.sshd", want: placement{base: "/gantry", enable: true}},
 	} {
@@ -166,8 +174,10 @@ func TestLimitsOf(t *testing.T) {
 			Pids:   &specs.LinuxPids{Limit: ptr(int64(-1))},
 			CPU:    &specs.LinuxCPU{Quota: ptr(int64(-1)), Shares: ptr(uint64(0))},
 		}, "", ""},
-		{"memory before swap", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: mib(64), Swap: mib(128), Reservation: mib(32)}},
-			"memory memory-reservation memory-swap", ""},
+		{
+			"memory before swap", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: mib(64), Swap: mib(128), Reservation: mib(32)}},
+			"memory memory-reservation memory-swap", "",
+		},
 		{"swap alone", &specs.LinuxResources{Memory: &specs.LinuxMemory{Swap: mib(128)}}, "", "memory-swap"},
 		{"swap below memory", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: mib(64), Swap: mib(63)}}, "", "memory-swap"},
 		{"everything else", &specs.LinuxResources{

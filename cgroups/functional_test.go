@@ -147,22 +147,46 @@ func TestLimitsAreReadBack(t *testing.T) {
 		res    specs.LinuxResources
 		want   map[string]string // v1 file and v2 file to content, any one that exists
 	}{
-		{"memory", "memory", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}},
-			map[string]string{"memory.limit_in_bytes": "67108864", "memory.max": "67108864"}},
-		{"swap", "memory", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(96 << 20))}},
-			map[string]string{"memory.memsw.limit_in_bytes": "100663296", "memory.swap.max": "33554432"}},
-		{"reservation", "memory", specs.LinuxResources{Memory: &specs.LinuxMemory{Reservation: ptr(int64(32 << 20))}},
-			map[string]string{"memory.soft_limit_in_bytes": "33554432", "memory.low": "33554432"}},
-		{"pids", "pids", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(7))}},
-			map[string]string{"pids.max": "7"}},
-		{"cpu quota", "cpu", specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(50000))}},
-			map[string]string{"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"}},
-		{"cpu shares", "cpu", specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(512))}},
-			map[string]string{"cpu.shares": "512", "cpu.weight": "59"}},
-		{"cpuset", "cpuset", specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}},
-			map[string]string{"cpuset.cpus": "0"}},
-		{"blkio weight", "blkio", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(300))}},
-			map[string]string{"blkio.weight": "300", "blkio.bfq.weight": "300", "io.bfq.weight": "default 300", "io.weight": "default 2930"}},
+		{
+			"memory", "memory",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}},
+			map[string]string{"memory.limit_in_bytes": "67108864", "memory.max": "67108864"},
+		},
+		{
+			"swap", "memory",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(96 << 20))}},
+			map[string]string{"memory.memsw.limit_in_bytes": "100663296", "memory.swap.max": "33554432"},
+		},
+		{
+			"reservation", "memory",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Reservation: ptr(int64(32 << 20))}},
+			map[string]string{"memory.soft_limit_in_bytes": "33554432", "memory.low": "33554432"},
+		},
+		{
+			"pids", "pids",
+			specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(7))}},
+			map[string]string{"pids.max": "7"},
+		},
+		{
+			"cpu quota", "cpu",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(50000))}},
+			map[string]string{"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"},
+		},
+		{
+			"cpu shares", "cpu",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(512))}},
+			map[string]string{"cpu.shares": "512", "cpu.weight": "59"},
+		},
+		{
+			"cpuset", "cpuset",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}},
+			map[string]string{"cpuset.cpus": "0"},
+		},
+		{
+			"blkio weight", "blkio",
+			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(300))}},
+			map[string]string{"blkio.weight": "300", "blkio.bfq.weight": "300", "io.bfq.weight": "default 300", "io.weight": "default 2930"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newGroup(t, &tt.res, tt.strict)

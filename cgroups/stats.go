@@ -3,6 +3,8 @@
 package cgroups
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +25,7 @@ func Pids(dirs []string) ([]int, error) {
 	var out []int
 	for _, g := range groups {
 		pids, err := readPids(filepath.Join(g, "cgroup.procs"))
-		if err != nil && !os.IsNotExist(err) && !isNoDevice(err) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !isNoDevice(err) {
 			return nil, err
 		}
 		out = append(out, pids...)

@@ -214,7 +214,7 @@ func wait(ctx context.Context, f *os.File) error {
 		}
 		return err
 	case <-ctx.Done():
-		go func() { <-got; f.Close() }()
+		go func() { _ = <-got; f.Close() }()
 		return fmt.Errorf("wait for %s: %w", f.Name(), ctx.Err())
 	}
 }

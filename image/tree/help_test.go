@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/image/tree"
 	"github.com/gantryrun/gantry/image/tree/layer"
@@ -192,16 +191,4 @@ func needRoot(t testing.TB) {
 // under returns a path below a directory held by a descriptor.
 func under(f *os.File, name string) string {
 	return filepath.Join("/proc/self/fd", strconv.Itoa(int(f.Fd())), name)
-}
-
-// reopen opens the root of a mount for reading; fsmount gave it for naming.
-func reopen(t testing.TB, m *os.File) *os.File {
-	t.Helper()
-	fd, err := unix.Openat(int(m.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(fd), "root")
-	t.Cleanup(func() { f.Close() })
-	return f
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -169,7 +170,7 @@ func oddLayers(t testing.TB) []*archive {
 	a := root(t)
 	for _, name := range []string{"with space", "new\nline", "tab\t", "ünïcode", "\xff\xfe invalid", "-dash", "...", "..x", ".hidden", "*", "back\\slash", "quote\"", strings.Repeat("n", 255)} {
 		format := tar.FormatPAX
-		if strings.ContainsAny(name, "\xff") || name == "ünïcode" {
+		if !utf8.ValidString(name) || name == "ünïcode" {
 			format = tar.FormatGNU
 		}
 		a.add(tar.Header{Typeflag: tar.TypeReg, Name: "odd/" + name, Mode: 0o640, Format: format, ModTime: time.Unix(1e9, 0)}, name)
@@ -192,9 +193,11 @@ func oddLayers(t testing.TB) []*archive {
 	a.add(tar.Header{Typeflag: tar.TypeReg, Name: "xattrs/cap", Mode: 0o755, PAXRecords: map[string]string{
 		"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 		"SCHILY.xattr.user.empty":          "", "SCHILY.xattr.user.text": "value", "SCHILY.xattr.trusted.t": "secret",
-		"SCHILY.xattr.security.selinux": "host_u:object_r:t:s0", "SCHILY.xattr.user." + strings.Repeat("n", 200): strings.Repeat("v", 3000)}}, "x")
+		"SCHILY.xattr.security.selinux": "host_u:object_r:t:s0", "SCHILY.xattr.user." + strings.Repeat("n", 200): strings.Repeat("v", 3000),
+	}}, "x")
 	a.add(tar.Header{Typeflag: tar.TypeDir, Name: "xattrs/dir", Mode: 0o755, PAXRecords: map[string]string{
-		"SCHILY.xattr.user.d": "1", "SCHILY.xattr.system.posix_acl_default": "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x05\x00\xff\xff\xff\xff\x20\x00\x05\x00\xff\xff\xff\xff"}}, "")
+		"SCHILY.xattr.user.d": "1", "SCHILY.xattr.system.posix_acl_default": "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x05\x00\xff\xff\xff\xff\x20\x00\x05\x00\xff\xff\xff\xff",
+	}}, "")
 	a.file("sizes/0", "").file("sizes/1", "a").file("sizes/4095", strings.Repeat("b", 4095)).file("sizes/4096", strings.Repeat("c", 4096)).
 		file("sizes/4097", strings.Repeat("d", 4097)).file("sizes/64k", strings.Repeat("e", 65536)).file("sizes/64k1", strings.Repeat("f", 65537))
 	a.add(tar.Header{Typeflag: tar.TypeReg, Name: "times/old", Mode: 0o600, ModTime: time.Unix(-86400, 5)}, "")

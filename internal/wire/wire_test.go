@@ -53,7 +53,7 @@ func TestAnotherTypeIsAnotherRelease(t *testing.T) {
 func TestEveryTruncationIsRefused(t *testing.T) {
 	in := sample()
 	b := Encode(nil, &in)
-	for n := range len(b) {
+	for n := range b {
 		var out node
 		if _, err := Decode(b[:n], &out); err == nil {
 			t.Errorf("%d of %d bytes were accepted", n, len(b))

@@ -27,15 +27,6 @@ func (p *pod) refused(says string) {
 	}
 }
 
-// allCaps gives the app every capability root has here.
-func (p *pod) allCaps() {
-	var caps []string
-	for _, name := range []string{"CHOWN", "DAC_OVERRIDE", "SYS_ADMIN", "SYS_PTRACE", "MKNOD", "FOWNER", "SYS_CHROOT", "SETPCAP"} {
-		caps = append(caps, "CAP_"+name)
-	}
-	p.request.Spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
-}
-
 // runc leaked a descriptor of the host; with it as working directory the
 // container saw the host's tree.
 func TestCVE_2024_21626_WorkingDirectoryThroughADescriptor(t *testing.T) {

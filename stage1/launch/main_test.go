@@ -21,7 +21,7 @@ import (
 // the file named, on its main thread, and becomes the supervisor.
 const helperEnv = "GANTRY_TEST_LAUNCH"
 
-func init() {
+func init() { //nolint:gochecknoinits // only here is the main thread sure to be the caller
 	if os.Getenv(helperEnv) != "" {
 		runtime.LockOSThread()
 	}

@@ -36,20 +36,6 @@ next:
 	return set, nil
 }
 
-// capWords is the inverse, for people.
-func capWords(set uint64) string {
-	var words []string
-	for n, name := range capNames() {
-		if set&(1<<n) != 0 {
-			words = append(words, name)
-		}
-	}
-	if len(words) == 0 {
-		return "none"
-	}
-	return strings.Join(words, ",")
-}
-
 // rlimitNumber gives the number of a RLIMIT_… name.
 func rlimitNumber(name string) (int, bool) {
 	for n, known := range strings.Fields(`CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS

@@ -3,7 +3,9 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -16,7 +18,7 @@ import (
 
 // openSources opens what a plan donates, in its order. The caller closes what
 // hold got.
-func openSources(h *hold, plan stage1.Plan, tree *os.File, pidfd *os.File) ([]*os.File, error) {
+func openSources(h *hold, plan stage1.Plan, tree, pidfd *os.File) ([]*os.File, error) {
 	files := make([]*os.File, len(plan.Sources))
 	for i, s := range plan.Sources {
 		f, err := openSource(h, s, tree, pidfd)
@@ -95,7 +97,7 @@ func openInit(libexec string) (*os.File, error) {
 	path := filepath.Join(libexec, "gantry-init")
 	f, err := cloneMount(path, false)
 	if err != nil {
-		if os.IsNotExist(err) {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("open %s: %w", path, err)
 		}
 		return copyInit(path)

@@ -56,6 +56,7 @@ func noNUL(p *specs.Process) error {
 }
 
 func hasHooks(h *specs.Hooks) bool {
+	//nolint:staticcheck // deprecated, but bundles have it and it must not be ignored
 	n := len(h.Prestart) + len(h.CreateRuntime) + len(h.CreateContainer) + len(h.StartContainer) + len(h.Poststart) + len(h.Poststop)
 	return n > 0
 }

@@ -64,11 +64,11 @@ func openUpper(r *stage1.Root) (upper, work int, serr *stage1.StepError) {
 		return -1, -1, nil
 	}
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	upper, err := unix.Open(r.Upper, flags, 0)
+	upper, err := unix.Open(r.Upper, flags, 0) //nolint:forbidigo // ours, before anything foreign is mounted
 	if err != nil {
 		return -1, -1, failed("open upper directory", r.Upper, err)
 	}
-	work, err = unix.Open(r.Work, flags, 0)
+	work, err = unix.Open(r.Work, flags, 0) //nolint:forbidigo // ours, before anything foreign is mounted
 	return upper, work, failed("open work directory", r.Work, err)
 }
 

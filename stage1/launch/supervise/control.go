@@ -4,6 +4,7 @@ package supervise
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,7 +101,8 @@ func sent(err error) stage1.Reply {
 	if err == nil {
 		return stage1.Reply{}
 	}
-	errno, _ := err.(unix.Errno)
+	var errno unix.Errno
+	_ = errors.As(err, &errno)
 	return refusal("send signal: "+err.Error(), errno)
 }
 

@@ -29,7 +29,7 @@ func (s *supervisor) finish() {
 	s.record()
 	s.removeCgroups()
 	if s.PidFile != "" {
-		_ = unix.Unlink(s.PidFile)
+		_ = unix.Unlink(s.PidFile) //nolint:forbidigo // the host's, as the user named it
 	}
 	s.movePod()
 	if s.exit.Signal != 0 && unix.Getpid() != 1 {
@@ -92,7 +92,7 @@ func (s *supervisor) movePod() {
 		return
 	}
 	if s.NameLink != "" {
-		_ = unix.Unlink(s.NameLink)
+		_ = unix.Unlink(s.NameLink) //nolint:forbidigo // ours, below the run directory
 	}
 	_ = removePod(s.Pods, to, s.ID)
 }

@@ -48,7 +48,7 @@ func Run(fd int) error {
 	s.closeOthers()
 	if err := s.setUp(); err != nil {
 		// The app must not run unsupervised.
-		s.kill(unix.SIGKILL)
+		_ = s.kill(unix.SIGKILL)
 		return err
 	}
 	for !s.ended {
@@ -166,7 +166,7 @@ func (s *supervisor) patience() int {
 func (s *supervisor) expire() {
 	if !s.deadline.IsZero() && !time.Now().Before(s.deadline) {
 		s.deadline = time.Time{}
-		s.kill(unix.SIGKILL)
+		_ = s.kill(unix.SIGKILL)
 	}
 }
 
