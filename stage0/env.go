@@ -8,10 +8,13 @@ package stage0
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Where things are unless a flag or a variable says otherwise.
@@ -32,7 +35,7 @@ type Env struct {
 // NewEnv completes what the flags left empty from GANTRY_DIR, GANTRY_RUN_DIR,
 // GANTRY_CONFIG_PATH and GANTRY_LIBEXEC_DIR, then from the defaults.
 // configPath is colon-separated. It touches no file but the ones it needs to
-// find the libexec directory.
+// find the libexec directory, and refuses directories that are not ours alone.
 func NewEnv(dir, runDir, configPath, libexec string) (Env, error) {
 	e := Env{}
 	var err error
@@ -54,7 +57,24 @@ func NewEnv(dir, runDir, configPath, libexec string) (Env, error) {
 	if e.Libexec, err = absolute("--libexec-dir", first(libexec, os.Getenv("GANTRY_LIBEXEC_DIR"), findLibexec())); err != nil {
 		return Env{}, err
 	}
-	return e, nil
+	return e, errors.Join(oursAlone("--dir", e.Dir), oursAlone("--run-dir", e.RunDir))
+}
+
+// oursAlone refuses a directory that others can write: they could put another store
+// in the place of ours, filters that filter nothing into the cache, or mark
+// files as verified. One that is not there yet will be made for root alone.
+func oursAlone(flag, dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil // whoever needs it says why it cannot be had
+	}
+	if st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s %s: others can write it (mode %04o); 'chmod go-w %s' mends that", flag, dir, st.Mode&0o7777, dir)
+	}
+	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s %s: it belongs to user %d", flag, dir, st.Uid)
+	}
+	return nil
 }
 
 // Args returns the global flags that give another gantry process this Env.
