@@ -8,6 +8,11 @@ import (
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
 
+// ProofDirectory is the level of a root that is a plain directory, because the
+// host cannot mount EROFS: it was made from verified files, and nothing checks
+// it after that.
+const ProofDirectory = "directory"
+
 // Launch is what was proven about an image at one launch: which bytes, who
 // signed them, which rule of which file accepted that, and how much of the
 // chain this host's kernel can enforce from here on.
@@ -25,7 +30,7 @@ type Launch struct {
 	Policy    string    `json:"policy"` // hash of the policy that was current
 	Insecure  bool      `json:"insecure,omitempty"`
 	Tree      string    `json:"tree"`  // digest of the root's index
-	Proof     string    `json:"proof"` // level reached: see tree.Proof
+	Proof     string    `json:"proof"` // level reached: see tree.Proof, and ProofDirectory
 	Time      time.Time `json:"time"`
 }
 

@@ -3,9 +3,7 @@
 package stage0
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +18,7 @@ import (
 
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/seccomp"
 	"github.com/gantryrun/gantry/signature"
@@ -101,6 +100,12 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		return nil, err
 	}
 	u.Push(r.root.close)
+	if r.root.dir != "" {
+		v.Launch.Proof = ProofDirectory
+		if o.Notes != nil {
+			o.Notes("this host cannot mount EROFS: the root of " + v.Launch.Reference + " is a plain directory, whose files are not checked again at launch")
+		}
+	}
 	res, err := e.bundle(v, r.root, o, r.pod.UUID)
 	if err != nil {
 		return nil, err
@@ -401,13 +406,11 @@ const (
 
 // encode writes JSON as our files hold it.
 func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	b, err := jsonout.Marshal(v)
+	if err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
 	}
-	return b.Bytes(), nil
+	return append(b, '\n'), nil
 }
 
 func readLimited(f *os.File, limit int64) ([]byte, error) {
