@@ -214,7 +214,7 @@ func wait(ctx context.Context, f *os.File) error {
 		}
 		return err
 	case <-ctx.Done():
-		go func() { _ = <-got; f.Close() }()
+		go func() { <-got; f.Close() }() //nolint:errcheck // nobody waits for it any more
 		return fmt.Errorf("wait for %s: %w", f.Name(), ctx.Err())
 	}
 }

@@ -75,8 +75,10 @@ func (d *Dir) openAll(t Tree) (files []*os.File, clean undo.Stack, err error) {
 
 // unavailable tells a host that cannot from a tree that is broken.
 func unavailable(err error) bool {
-	for _, errno := range []unix.Errno{unix.ENODEV, unix.ENOSYS, unix.EPERM, unix.EACCES, unix.ENOTBLK,
-		unix.ENOENT, unix.ENXIO, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOSPC, unix.EROFS} {
+	for _, errno := range []unix.Errno{
+		unix.ENODEV, unix.ENOSYS, unix.EPERM, unix.EACCES, unix.ENOTBLK,
+		unix.ENOENT, unix.ENXIO, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOSPC, unix.EROFS,
+	} {
 		if errors.Is(err, errno) {
 			return true
 		}

@@ -63,8 +63,10 @@ func (w *walker) visit(name string) {
 	if err := stat(path, &st); err != nil {
 		w.t.Fatalf("stat %q: %v", name, err)
 	}
-	n := inode{Mode: st.Mode, UID: st.Uid, GID: st.Gid, Rdev: st.Rdev, Size: st.Size,
-		Nlink: uint64(st.Nlink), Sec: st.Mtim.Sec, Nsec: st.Mtim.Nsec, Xattrs: xattrs(w.t, path)}
+	n := inode{
+		Mode: st.Mode, UID: st.Uid, GID: st.Gid, Rdev: st.Rdev, Size: st.Size,
+		Nlink: uint64(st.Nlink), Sec: st.Mtim.Sec, Nsec: st.Mtim.Nsec, Xattrs: xattrs(w.t, path),
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		n.Content = sum(w.t, path)

@@ -305,8 +305,10 @@ func TestDiffIDIsChecked(t *testing.T) {
 	z, _ := zstd.NewWriter(&packed)
 	_, _ = z.Write(b)
 	_ = z.Close()
-	for mediaType, in := range map[string][]byte{plain: b, gz: pack(t, b), zst: packed.Bytes(),
-		"application/vnd.docker.image.rootfs.diff.tar.gzip": pack(t, b)} {
+	for mediaType, in := range map[string][]byte{
+		plain: b, gz: pack(t, b), zst: packed.Bytes(),
+		"application/vnd.docker.image.rootfs.diff.tar.gzip": pack(t, b),
+	} {
 		if _, _, err := convert(t, bytes.NewReader(in), mediaType, digest.FromBytes(b), layer.Limits{}); err != nil {
 			t.Errorf("%s: %v", mediaType, err)
 		}
