@@ -130,6 +130,11 @@ func regular(dir int, name string, resolve uint64) (*os.File, int64, error) {
 	return f, st.Size, nil
 }
 
+// maxAsked is how many blobs a search may read. An index.json lists the
+// signatures of all images of its layout without saying whose they are, so a
+// search reads them all.
+const maxAsked = 8192
+
 // ask sends a request and serves the worker's own ones until its answer.
 func (l *layout) ask(op string, body, result any, files ...*os.File) error {
 	l.mu.Lock()
@@ -141,9 +146,7 @@ func (l *layout) ask(op string, body, result any, files ...*os.File) error {
 	if err := conn.Send(wire.Message{Op: op, Body: wire.Body(body)}, files...); err != nil {
 		return l.p.failure(err)
 	}
-	// Each blob is asked for by a listed descriptor; more questions than the
-	// worker may list end the conversation.
-	for range 4 * signature.MaxSignatures {
+	for range maxAsked {
 		m, _, err := conn.Recv(false)
 		switch {
 		case err != nil:

@@ -94,6 +94,26 @@ func TestFetchFromLayouts(t *testing.T) {
 	}
 }
 
+// Guards: a refusal tells of its own image alone, in a layout with another,
+// signed one.
+func TestLayoutIsShared(t *testing.T) {
+	h := newHouse(t)
+	dir := layoutOf(t, sample(t, 1), "other")
+	h.signLayout(dir, "other", false, false)
+	mine := sample(t, 2)
+	l := imagetest.Layout(dir)
+	check(t, l.Put(append(mine.Blobs, mine.Manifest)...))
+	check(t, l.Tag(mine.Manifest.Descriptor, "mine"))
+	h.trust("oci:"+dir, "sigstore-key")
+	_, err := h.fetch("oci:" + dir + ":mine")
+	if !errors.Is(err, signature.ErrUntrusted) || !strings.Contains(err.Error(), "found  no signature") {
+		t.Fatalf("got %v", err)
+	}
+	if strings.Contains(err.Error(), "passed over") {
+		t.Errorf("it tells of another image's signature: %v", err)
+	}
+}
+
 // Guards: the store can be read by skopeo.
 func TestStoreIsReadBySkopeo(t *testing.T) {
 	skopeo, err := exec.LookPath("skopeo")

@@ -22,6 +22,10 @@ type Attached struct {
 	Signature Signature
 }
 
+// ErrOtherSubject is a signature manifest that is attached to something else.
+// In a list that a layout shares among its images that is nothing wrong.
+var ErrOtherSubject = errors.New("it belongs to another image")
+
 // ReadAttached reads a manifest found while looking for signatures of subject:
 // a referrer (what the referrers API or the fallback index lists) or the
 // manifest of the .sig tag. The listing is never believed: the subject and the
@@ -35,7 +39,7 @@ func ReadAttached(manifest []byte, subject digest.Digest) ([]Attached, error) {
 		return nil, fmt.Errorf("signature manifest: %w", err)
 	}
 	if m.Subject != nil && m.Subject.Digest != subject {
-		return nil, fmt.Errorf("manifest refers to %s, not to %s", clip(string(m.Subject.Digest)), subject)
+		return nil, fmt.Errorf("manifest refers to %s, not to %s: %w", clip(string(m.Subject.Digest)), subject, ErrOtherSubject)
 	}
 	kind := m.ArtifactType
 	if kind == "" {

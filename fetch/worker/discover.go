@@ -20,6 +20,9 @@ import (
 
 // source is where signatures are looked for: a registry or a layout.
 type source interface {
+	// Shared tells that Listed knows no subjects: it returns what refers to
+	// anything at all.
+	Shared() bool
 	// Listed returns the descriptors that claim, by whatever list the source
 	// has, to refer to subject. The claim is checked later.
 	Listed(ctx context.Context, subject wire.Content) ([]ispec.Descriptor, error)
@@ -113,6 +116,9 @@ func (s *search) candidate(ctx context.Context, subject wire.Content, d ispec.De
 // read takes a signature manifest apart and hands over each signature in it.
 func (s *search) read(ctx context.Context, subject wire.Content, manifest []byte, what string) error {
 	attached, err := signature.ReadAttached(manifest, digest.Digest(subject.Digest))
+	if errors.Is(err, signature.ErrOtherSubject) && s.src.Shared() {
+		return nil
+	}
 	if err != nil {
 		s.note("%s: %v", what, err)
 		return nil
@@ -174,6 +180,9 @@ func passable(err error) bool {
 
 // remoteSource looks in a registry.
 type remoteSource struct{ s *session }
+
+// Shared is false: a registry is asked about one subject.
+func (r remoteSource) Shared() bool { return false }
 
 // Listed asks the referrers API, with paging, or the fallback tag where there
 // is none. A list longer than we would look at is cut: order within it is the

@@ -154,6 +154,9 @@ func isSignatureName(name string) bool {
 	return image.ValidDigest(digest.Digest(alg+":"+hex)) == nil
 }
 
+// Shared is true: index.json lists the signatures of all images of the layout.
+func (l *layout) Shared() bool { return true }
+
 // Listed returns what may refer to subject: every manifest in the index that
 // is not itself a plain image, and those of the fallback index. Manifests
 // whose subject is another are recognised when they are read; they cost their
