@@ -6,13 +6,13 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/signature"
 	"github.com/gantryrun/gantry/stage0/pod"
 )
@@ -28,7 +28,7 @@ const sealPurpose = "gantry pod manifest, version 1\x00"
 // bundle and of the launch record, so it covers both.
 func seal(key []byte, m pod.Manifest) (string, error) {
 	m.Seal = ""
-	b, err := json.Marshal(m)
+	b, err := jsonout.Marshal(m)
 	if err != nil {
 		return "", fmt.Errorf("seal pod %s: %w", pod.Short(m.UUID), err)
 	}

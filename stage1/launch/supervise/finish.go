@@ -4,13 +4,13 @@ package supervise
 
 import (
 	"bytes"
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/internal/rootfs"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -58,7 +58,7 @@ func (s *supervisor) record() {
 	if err != nil {
 		return
 	}
-	b, err := json.Marshal(s.status())
+	b, err := jsonout.Marshal(s.status())
 	if err != nil {
 		return
 	}
