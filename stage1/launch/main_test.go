@@ -15,6 +15,7 @@ import (
 
 	"github.com/gantryrun/gantry/internal/flock"
 	"github.com/gantryrun/gantry/stage1/launch"
+	"github.com/gantryrun/gantry/tests/built"
 )
 
 // helperEnv makes the test binary a small gantry: it launches the request in
@@ -27,12 +28,16 @@ func init() { //nolint:gochecknoinits // only here is the main thread sure to be
 	}
 }
 
-// libexec holds gantry-init and gantry-stage1, built once.
+// libexec holds gantry-init and gantry-stage1, built once: those two only, and
+// not by package built, so that a test of this package takes seconds.
 var libexec string
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(helperEnv); file != "" {
 		os.Exit(helper(file))
+	}
+	if libexec = os.Getenv(built.Env); libexec != "" {
+		os.Exit(m.Run())
 	}
 	dir, err := os.MkdirTemp("", "gantry-launch-")
 	if err == nil {

@@ -223,37 +223,50 @@ func (w *walk) mask(s *stage1.Mask) *stage1.StepError {
 	if err := unix.Fstat(target, &st); err != nil {
 		return failed("mask", s.Path, err)
 	}
-	from, err := w.nothing(st.Mode&unix.S_IFMT == unix.S_IFDIR)
-	if err != nil {
-		return failed("mask", s.Path, err)
+	dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	return failed("mask", s.Path, w.cover(target, dir))
+}
+
+// cover puts nothing over target. The first mount that hides directories, or
+// files, is moved there itself and later ones are its clones: before Linux
+// 6.15 only what is attached can be cloned.
+func (w *walk) cover(target int, dir bool) error {
+	kept, fresh := &w.null, nullDevice
+	if dir {
+		kept, fresh = &w.empty, emptyDir
 	}
-	fd, err := unix.OpenTree(from, "", cloneMount)
+	if *kept < 0 {
+		fd, err := fresh()
+		if err != nil {
+			return err
+		}
+		if err := unix.MoveMount(fd, "", target, "", fdToFd); err != nil {
+			_ = unix.Close(fd)
+			return err
+		}
+		*kept = fd
+		return nil
+	}
+	fd, err := unix.OpenTree(*kept, "", cloneMount)
 	if err != nil {
-		return failed("mask", s.Path, err)
+		return err
 	}
 	defer unix.Close(fd)
-	return failed("mask", s.Path, unix.MoveMount(fd, "", target, "", fdToFd))
+	return unix.MoveMount(fd, "", target, "", fdToFd)
 }
 
 func absent(err error) bool {
 	return err == unix.ENOENT || err == unix.ENOTDIR
 }
 
-// nothing returns the detached mount that hides directories or files, made
-// when first needed and shared by all masks.
-func (w *walk) nothing(dir bool) (int, error) {
-	if dir {
-		return w.emptyDir()
-	}
-	if w.null >= 0 {
-		return w.null, nil
-	}
+// nullDevice is a detached mount of the null device. What is bound over /proc
+// files is that or nothing: a link in its place would expose what it should
+// hide (CVE-2025-31133).
+func nullDevice() (int, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
-	// What is bound over /proc files is the null device or nothing: a link in
-	// its place would expose what it should hide (CVE-2025-31133).
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return -1, err
@@ -261,21 +274,15 @@ func (w *walk) nothing(dir bool) (int, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
 		return -1, errors.New("/dev/null is not the null device")
 	}
-	attr := stage1.Attr{
+	return fd, setattr(fd, stage1.Attr{
 		Set:         unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC,
 		Clear:       unix.MOUNT_ATTR_NODEV,
 		Propagation: unix.MS_PRIVATE,
-	}
-	w.null = fd
-	return fd, setattr(fd, attr)
+	})
 }
 
-func (w *walk) emptyDir() (int, error) {
-	if w.empty >= 0 {
-		return w.empty, nil
-	}
-	fd, err := newFS("tmpfs", "tmpfs", []string{"size=0", "nr_inodes=1", "mode=0555"},
+// emptyDir is a detached mount of a directory with nothing in it.
+func emptyDir() (int, error) {
+	return newFS("tmpfs", "tmpfs", []string{"size=0", "nr_inodes=1", "mode=0555"},
 		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	w.empty = fd
-	return fd, err
 }

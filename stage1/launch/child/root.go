@@ -118,11 +118,22 @@ func overlay(lower, upper, work int, r *stage1.Root) (int, *stage1.StepError) {
 	if attachErr := attachOnRoot(lower); attachErr != nil {
 		return -1, failed("mount overlay", "/", err)
 	}
+	forgetVolatile(work)
 	fd, err = newFS("overlay", "overlay", options, 0)
 	if detachErr := detach(lower); err == nil {
 		err = detachErr
 	}
 	return fd, failed("mount overlay", "/", err)
+}
+
+// forgetVolatile removes the mark a volatile overlay leaves in its work
+// directory, even when it could not be mounted: the next try would be refused
+// for it.
+func forgetVolatile(work int) {
+	_ = unix.Unlinkat(work, "work/incompat/volatile/dirty", 0)
+	for _, dir := range []string{"work/incompat/volatile", "work/incompat"} {
+		_ = unix.Unlinkat(work, dir, unix.AT_REMOVEDIR)
+	}
 }
 
 // procFD names a descriptor for overlayfs, which takes paths only.
