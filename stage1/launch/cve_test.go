@@ -287,3 +287,26 @@ func TestNoSignalKillsTheSupervisorHalfWay(t *testing.T) {
 		}
 	}
 }
+
+// The keys of the caller's session are not the app's, whatever its filter
+// allows.
+func TestSessionKeyringStaysOutside(t *testing.T) {
+	runtime.LockOSThread() // never unlocked: the thread ends with its keyring
+	if _, err := unix.KeyctlJoinSessionKeyring("gantry-test"); err != nil {
+		t.Skipf("ability missing: keyrings: %v", err)
+	}
+	const session = -3 // KEY_SPEC_SESSION_KEYRING
+	if _, err := unix.AddKey("user", "gantry-secret", []byte("x"), session); err != nil {
+		t.Skipf("ability missing: keyrings: %v", err)
+	}
+	b, err := os.ReadFile("/proc/thread-self/root/proc/keys")
+	if err != nil || !strings.Contains(string(b), "gantry-secret") {
+		t.Skip("ability missing: /proc/keys")
+	}
+	p := newPod(t, "cat", "/proc/keys") // tells what the reader possesses
+	p.request.Spec.Process.User.UID = 1000
+	p.request.Spec.Linux.MaskedPaths = nil
+	if got := p.output(); strings.Contains(got, "gantry-secret") {
+		t.Errorf("the app has our keys:\n%s", got)
+	}
+}

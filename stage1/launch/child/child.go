@@ -24,8 +24,8 @@ type walk struct {
 	plan   stage1.Plan
 	filter []byte     // BPF, appended to the plan
 	root   int        // the new root, O_PATH or a mount; -1 before the Root step
-	null   int        // detached mount of the host's /dev/null
-	empty  int        // detached empty read-only tmpfs, for masked directories
+	null   int        // mount of the host's /dev/null that the first mask attached; -1 before
+	empty  int        // the same of an empty read-only tmpfs, for directories
 	proc   *procfs.FS // opened when first needed
 }
 
@@ -49,6 +49,9 @@ func run() *stage1.StepError {
 		return failed("mark descriptors close-on-exec", "", err)
 	}
 	rename()
+	if err := newKeyring(); err != nil {
+		return failed("make session keyring", "", err)
+	}
 	w := &walk{root: -1, null: -1, empty: -1}
 	if err := w.read(); err != nil {
 		return failed("read plan", "", err)
