@@ -186,18 +186,15 @@ func TestRecordsAreSealed(t *testing.T) {
 // TestSameLayersSameBytes: conversion and merge are deterministic.
 func TestSameLayersSameBytes(t *testing.T) {
 	one, two := openDir(t), openDir(t)
-	layers := func() []blob {
-		var list []blob
-		for _, a := range append(oddLayers(t), whiteoutLayers(t)...) {
-			list = append(list, gzipped(t, a.tar()))
-		}
-		return list
+	var layers []blob // made once: some of their times are those of the clock
+	for _, a := range append(oddLayers(t), whiteoutLayers(t)...) {
+		layers = append(layers, gzipped(t, a.tar()))
 	}
-	a, err := build(one, layers()...)
+	a, err := build(one, layers...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := build(two, layers()...)
+	b, err := build(two, layers...)
 	if err != nil {
 		t.Fatal(err)
 	}
