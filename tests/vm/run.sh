@@ -34,7 +34,11 @@ while read -r package dir; do
 	[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$place/"
 done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... |
 	awk -v leave="$leave" -v only="$only" 'NF && $1 !~ leave && $1 ~ only')
-[ ! -d "$cache/images" ] || cp -r "$cache/images" "$suite/images"
+if images=$("$here/../setup/images.sh"); then
+	cp -r "$images" "$suite/images"
+else
+	echo "vm: no images of Debian packages: their tests will be skipped" >&2
+fi
 install -m 0755 "$here/guest-run" "$suite/run"
 cp "$here/leave" "$suite/leave"
 

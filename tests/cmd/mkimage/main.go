@@ -19,7 +19,7 @@ import (
 
 type options struct {
 	entrypoint, cmd, user, workdir, stop, env, volumes, labels, apart string
-	page, archive, platforms                                          string
+	page, archive, platforms, base                                    string
 	docker, push                                                      bool
 	layers, files                                                     int
 	size                                                              int64
@@ -36,6 +36,7 @@ func main() {
 	flag.StringVar(&o.volumes, "volumes", "", "volumes, separated by commas")
 	flag.StringVar(&o.labels, "labels", "", "labels K=V, separated by commas")
 	flag.StringVar(&o.apart, "apart", "", "with tar: prefixes that get a layer each, separated by commas")
+	flag.StringVar(&o.base, "base", "", "with tar: archive of the lower layer; the upper one is what differs")
 	flag.StringVar(&o.page, "page", "", "with web: the page it serves")
 	flag.StringVar(&o.archive, "archive", "", "also write the layout as this OCI archive")
 	flag.StringVar(&o.platforms, "platforms", "", "make an index of these platforms, separated by commas")
@@ -45,7 +46,7 @@ func main() {
 	flag.IntVar(&o.files, "files", 20000, "with big: files")
 	flag.Int64Var(&o.size, "size", 300<<20, "with big: bytes")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: mkimage [FLAGS] inspect|busybox|web|big|tar=FILE|attack=NAME REF\n       mkimage attacks")
+		fmt.Fprintln(os.Stderr, "usage: mkimage [FLAGS] inspect|busybox|web|big|tar=FILE|attack=NAME REF\n       mkimage --push oci:DIR:TAG REF\n       mkimage attacks")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -71,7 +72,11 @@ func write(kind, target string, o options) (ispec.Descriptor, error) {
 	if o.page == "" {
 		o.page = fmt.Sprintf("hello from %s\n", target)
 	}
-	image, err := base(kind, o)
+	if from, ok := strings.CutPrefix(kind, "oci:"); ok && o.push {
+		dir, tag := place(from)
+		return pushLayout(dir, tag, target)
+	}
+	image, err := makeImage(kind, o)
 	if err != nil {
 		return ispec.Descriptor{}, err
 	}
@@ -79,12 +84,18 @@ func write(kind, target string, o options) (ispec.Descriptor, error) {
 	if o.push {
 		return push(image, target, o)
 	}
-	dir, ref, _ := strings.Cut(strings.TrimPrefix(target, "oci:"), ":")
+	dir, ref := place(target)
 	d, err := writeLayout(image, dir, ref, o)
 	if err == nil && o.archive != "" {
 		err = imagetest.Layout(dir).Archive(o.archive)
 	}
 	return d, err
+}
+
+// place splits oci:DIR:TAG.
+func place(s string) (dir, tag string) {
+	dir, tag, _ = strings.Cut(strings.TrimPrefix(s, "oci:"), ":")
+	return dir, tag
 }
 
 func writeLayout(image imagetest.Image, dir, ref string, o options) (ispec.Descriptor, error) {
@@ -104,7 +115,7 @@ func writeLayout(image imagetest.Image, dir, ref string, o options) (ispec.Descr
 	return imagetest.WriteIndex(dir, ref, images...)
 }
 
-func base(kind string, o options) (imagetest.Image, error) {
+func makeImage(kind string, o options) (imagetest.Image, error) {
 	kind, name, _ := strings.Cut(kind, "=")
 	switch kind {
 	case "inspect":
@@ -131,15 +142,39 @@ func base(kind string, o options) (imagetest.Image, error) {
 		}
 		return a.Image(image), nil
 	case "tar":
-		f, err := os.Open(name)
-		if err != nil {
-			return imagetest.Image{}, err
-		}
-		defer f.Close()
-		layers, err := imagetest.FromTar(f, words(o.apart)...)
+		layers, err := fromTar(name, o)
 		return imagetest.Image{Layers: layers}, err
 	}
 	return imagetest.Image{}, fmt.Errorf("no kind of image %q", kind)
+}
+
+// fromTar splits an archive into layers, by path or by what a base lacks.
+func fromTar(name string, o options) ([]imagetest.Layer, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if o.base == "" {
+		return imagetest.FromTar(f, words(o.apart)...)
+	}
+	b, err := os.Open(o.base)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	lower, err := imagetest.ReadTar(b)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", o.base, err)
+	}
+	full, err := imagetest.ReadTar(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return []imagetest.Layer{
+		{Files: lower, Compression: "gzip"},
+		{Files: imagetest.Diff(lower, full), Compression: "zstd"},
+	}, nil
 }
 
 // program makes an image of one of the programs of tests/cmd: the one beside

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"slices"
 
 	"github.com/gantryrun/gantry/tests/imagetest"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,7 +28,25 @@ func push(image imagetest.Image, target string, o options) (ispec.Descriptor, er
 	if err != nil {
 		return d, err
 	}
+	return pushLayout(dir, "push", target)
+}
+
+// pushLayout copies the image of that name to a registry.
+func pushLayout(dir, tag, target string) (ispec.Descriptor, error) {
 	ref, err := name.ParseReference(target, name.Insecure)
+	if err != nil {
+		return ispec.Descriptor{}, err
+	}
+	found, err := imagetest.Layout(dir).Index()
+	if err != nil {
+		return ispec.Descriptor{}, err
+	}
+	at := slices.IndexFunc(found.Manifests, func(m ispec.Descriptor) bool { return m.Annotations[ispec.AnnotationRefName] == tag })
+	if at < 0 {
+		return ispec.Descriptor{}, fmt.Errorf("no image %q in %s", tag, dir)
+	}
+	d := found.Manifests[at]
+	h, err := v1.NewHash(d.Digest.String())
 	if err != nil {
 		return d, err
 	}
@@ -33,13 +54,8 @@ func push(image imagetest.Image, target string, o options) (ispec.Descriptor, er
 	if err != nil {
 		return d, err
 	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return d, err
-	}
 	login := remote.WithAuthFromKeychain(authn.DefaultKeychain)
-	h := manifest.Manifests[0].Digest
-	if manifest.Manifests[0].MediaType.IsIndex() {
+	if d.MediaType == ispec.MediaTypeImageIndex {
 		child, err := index.ImageIndex(h)
 		if err != nil {
 			return d, err
