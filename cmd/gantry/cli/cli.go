@@ -136,6 +136,8 @@ func generalHint(err error) string {
 		return "gantry needs root for this: run it with sudo, or as a system unit"
 	case unknownCommand(err):
 		return "'gantry --help' lists the commands"
+	case errors.Is(err, syscall.EAGAIN):
+		return "no more processes: the pod is at its --pids-limit, or this host at its own limit"
 	case errors.Is(err, syscall.EMFILE):
 		return "raise the limit on open files (ulimit -n, LimitNOFILE=)"
 	}

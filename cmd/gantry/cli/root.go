@@ -115,9 +115,10 @@ func (a *app) table(format string, v any, header []string, rows [][]string) erro
 		if len(header) > 0 {
 			fmt.Fprintln(w, strings.Join(header, "\t"))
 		}
+		oneLine := strings.NewReplacer("\t", " ", "\n", " ")
 		for _, r := range rows {
 			for i := range r {
-				r[i] = strings.ReplaceAll(printable(r[i]), "\t", " ")
+				r[i] = oneLine.Replace(printable(r[i]))
 			}
 			fmt.Fprintln(w, strings.Join(r, "\t"))
 		}
