@@ -42,6 +42,15 @@ func (e *Error) Unwrap() error {
 	return syscall.Errno(e.Errno)
 }
 
+// Hint explains the one answer of execve that says least: the file is there and
+// may be executed, but carries capabilities outside the bounding set.
+func (e *Error) Hint() string {
+	if e.Step == "execute" && syscall.Errno(e.Errno) == syscall.EPERM {
+		return "the file may carry capabilities that the pod lacks (see getcap): give them with --cap-add"
+	}
+	return ""
+}
+
 // ExitCode is 126 or 127 for an app that could not be executed, as shells
 // use them, else 125.
 func (e *Error) ExitCode() int {
