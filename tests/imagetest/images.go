@@ -37,7 +37,7 @@ func Accounts() []File {
 // skeleton is what every root should have besides its programs.
 func skeleton() []File {
 	files := Accounts()
-	for _, d := range []string{"bin", "dev", "proc", "sys", "root", "run", "var", "home", "home/web", "srv"} {
+	for _, d := range []string{"bin", "dev", "proc", "sys", "run", "var", "home", "home/web", "srv"} {
 		files = append(files, Dir(d, 0o755))
 	}
 	return append(files, Dir("tmp", 0o1777), Dir("root", 0o700))
@@ -82,7 +82,7 @@ func Busybox(busybox string, extra ...string) (Image, error) {
 		more = append(more, File{Path: "bin/" + filepath.Base(name), Mode: 0o755, Body: b})
 	}
 	if len(more) > 0 {
-		image.Layers = append(image.Layers, Layer{Files: more, Compression: "zstd"})
+		image.Layers = append(image.Layers, Layer{Files: more, Compression: "gzip"})
 	}
 	return image, nil
 }
