@@ -123,7 +123,7 @@ func (b *bench) launches() error {
 		return err
 	}
 	theirs := func() (time.Duration, error) {
-		return b.timed(podman[0], append(podman[1:], "run", "--rm", "--net=host", strings.Fields(id)[0], "exit", "0")...)
+		return b.timed(podman[0], append(podman[1:], "run", "--rm", "--net=host", "--ulimit=host", strings.Fields(id)[0], "exit", "0")...)
 	}
 	b.compare(row{Name: name, Ours: command, Theirs: "podman run --rm --net=host"}, b.pairs, ours, theirs)
 	return nil
