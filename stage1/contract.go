@@ -31,16 +31,15 @@ type Contract struct {
 	Boot    string `json:"boot"`
 	Started int64  `json:"started"`
 
-	Pidfd   int   `json:"pidfd"`   // of the app
-	Lock    int   `json:"lock"`    // the pod directory, locked
-	Pods    int   `json:"pods"`    // directory of the phases; -1 for an exec
-	Control int   `json:"control"` // listening control socket
-	Pty     int   `json:"pty"`     // master of the app's terminal
-	Stdin   int   `json:"stdin"`   // write end of the app's stdin when we copy it
-	Stdout  int   `json:"stdout"`  // read ends of the app's output when we log it
-	Stderr  int   `json:"stderr"`
-	LogFile int   `json:"logFile"`
-	Keep    []int `json:"keep,omitempty"` // held open and never used: namespaces, mounts
+	Pidfd   int `json:"pidfd"`   // of the app
+	Lock    int `json:"lock"`    // the pod directory, locked
+	Pods    int `json:"pods"`    // directory of the phases; -1 for an exec
+	Control int `json:"control"` // listening control socket
+	Pty     int `json:"pty"`     // master of the app's terminal
+	Stdin   int `json:"stdin"`   // write end of the app's stdin when we copy it
+	Stdout  int `json:"stdout"`  // read ends of the app's output when we log it
+	Stderr  int `json:"stderr"`
+	LogFile int `json:"logFile"`
 
 	Phase       string   `json:"phase,omitempty"` // where below Pods the pod directory is
 	Cgroups     []string `json:"cgroups,omitempty"`

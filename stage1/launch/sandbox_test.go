@@ -5,6 +5,7 @@ package launch_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -203,6 +204,45 @@ func TestStopKillsAfterItsTime(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	if st := p.status("exited"); st.Exit == nil || st.Exit.Signal != int(unix.SIGKILL) || st.Exit.Code != 137 {
+		t.Errorf("status %+v", st.Exit)
+	}
+}
+
+// The supervisor's garbage collector and poller need descriptors nobody gave
+// it; what gantry's caller left open must not reach it.
+func TestBusySupervisorKeepsItsOwnDescriptorsOnly(t *testing.T) {
+	p := newPod(t, "sleep", "100")
+	stray, err := os.Open("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stray.Close()
+	cmd := p.command()
+	cmd.ExtraFiles = []*os.File{stray}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitRunning(t, p)
+	for range 400 { // 64 KiB each: several collections
+		if _, err := ask(p, stage1.Request{Version: 1, Op: stage1.OpHello}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fds := fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid)
+	entries, err := os.ReadDir(fds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && to == stray.Name() {
+			t.Errorf("descriptor %s is %s", e.Name(), to)
+		}
+	}
+	if _, err := ask(p, stage1.Request{Version: 1, Op: stage1.OpStop, Timeout: 1}); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if st := p.status("exited"); st.Exit == nil || st.Exit.Code != 137 {
 		t.Errorf("status %+v", st.Exit)
 	}
 }

@@ -3,7 +3,6 @@
 package launch
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/internal/wire"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -25,6 +25,11 @@ func (s *Started) Supervise() (err error) {
 		return err
 	}
 	defer contract.Close()
+	// Whatever our caller left open ends here: gantry-stage1 cannot tell it
+	// from descriptors of its Go runtime, which dies without its poller.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("mark descriptors close-on-exec: %w", err)
+	}
 	for _, f := range append(s.inherit, contract) {
 		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
 			return fmt.Errorf("hand %s to the supervisor: %w", f.Name(), err)
@@ -74,7 +79,7 @@ func listen(podDir string) (*os.File, error) {
 // writeJSON replaces a file of the pod by rename. It is not synced: what it
 // says is true for this boot only, and a sync would cost more than the launch.
 func writeJSON(dir, name string, v any) error {
-	b, err := json.Marshal(v)
+	b, err := jsonout.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}

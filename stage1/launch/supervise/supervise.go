@@ -21,7 +21,7 @@ import (
 
 // heapLimit starts the collector when a busy control channel has left this
 // much behind; usually it never runs.
-const heapLimit = 4 << 20
+const heapLimit = 8 << 20
 
 // supervisor is the state of the loop.
 type supervisor struct {
@@ -45,7 +45,6 @@ func Run(fd int) error {
 	if err := s.read(fd); err != nil {
 		return err
 	}
-	s.closeOthers()
 	if err := s.setUp(); err != nil {
 		// The app must not run unsupervised.
 		_ = s.kill(unix.SIGKILL)
@@ -72,26 +71,6 @@ func (s *supervisor) read(fd int) error {
 		return errors.New("read contract: " + err.Error())
 	}
 	return nil
-}
-
-// closeOthers closes every descriptor the contract does not name. The Go
-// runtime has opened none yet.
-func (s *supervisor) closeOthers() {
-	keep := []int{s.Pidfd, s.Lock, s.Pods, s.Control, s.Pty, s.Stdin, s.Stdout, s.Stderr, s.LogFile}
-	keep = append(keep, s.Keep...)
-	slices.Sort(keep)
-	next := uint(3)
-	for _, fd := range keep {
-		if fd < 3 {
-			continue
-		}
-		unix.CloseOnExec(fd)
-		if uint(fd) > next {
-			_ = unix.CloseRange(next, uint(fd)-1, 0)
-		}
-		next = max(next, uint(fd)+1)
-	}
-	_ = unix.CloseRange(next, ^uint(0), 0)
 }
 
 func (s *supervisor) setUp() error {
