@@ -17,14 +17,21 @@ import (
 // clone they end the launch; those that come later are kept and given to the
 // supervisor.
 type signals struct {
-	seen chan os.Signal
+	seen  chan os.Signal
+	ready chan struct{} // closed when signals are collected
 }
 
 // watch begins to collect signals. A signal the caller ignores (nohup) stays
 // ignored.
+//
+// It is done aside: os/signal asks a thread of its own for each signal, and
+// every answer would wake this one, which is locked, by way of a third.
 func watch() *signals {
-	s := &signals{}
-	s.notify()
+	s := &signals{ready: make(chan struct{})}
+	go func() {
+		s.notify()
+		close(s.ready)
+	}()
 	return s
 }
 
@@ -43,9 +50,7 @@ func (s *signals) notify() {
 // interrupted tells whether a signal that ends a launch has come, and from
 // here on keeps what comes for the app.
 func (s *signals) interrupted() bool {
-	before := signals{seen: s.seen}
-	s.notify() // first, so that no signal finds nobody listening
-	for _, sig := range before.drain() {
+	for _, sig := range s.drain() {
 		switch sig {
 		case unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP:
 		default:
@@ -55,14 +60,17 @@ func (s *signals) interrupted() bool {
 	return false
 }
 
-// drain ends the collection and returns what came. Stop waits for signals on
-// their way to the channel.
+// drain returns what came and begins a new collection. Stop waits for signals
+// on their way to the channel, and is cheap while somebody else listens.
 func (s *signals) drain() []syscall.Signal {
-	signal.Stop(s.seen)
+	<-s.ready
+	before := s.seen
+	s.notify() // first, so that no signal finds nobody listening
+	signal.Stop(before)
 	var came []syscall.Signal
 	for {
 		select {
-		case sig := <-s.seen:
+		case sig := <-before:
 			if n, ok := sig.(syscall.Signal); ok {
 				came = append(came, n)
 			}
@@ -73,7 +81,10 @@ func (s *signals) drain() []syscall.Signal {
 }
 
 // giveBack leaves signals to the caller's handlers again.
-func (s *signals) giveBack() { signal.Stop(s.seen) }
+func (s *signals) giveBack() {
+	<-s.ready
+	signal.Stop(s.seen)
+}
 
 // pend makes all signals received so far pending on this thread, which is
 // about to execve: pending signals and the mask survive it.

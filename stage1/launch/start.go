@@ -70,8 +70,9 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	return s, nil
 }
 
-// prepare plans, and does what takes time at once: the filter, the cgroup,
-// and everything that is opened.
+// prepare plans, makes the cgroup and opens everything, one after the other:
+// each takes less than it costs to hand it to another thread and back, this
+// one being locked.
 func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group, error) {
 	layout, err := HostCgroups()
 	if err != nil {
@@ -82,34 +83,26 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 		return nil, nil, err
 	}
 	b := &birth{plan: plan}
-	type made struct {
-		group *cgroups.Group
-		err   error
+	if err := b.open(all, r); err != nil {
+		return nil, nil, err
 	}
-	grouped := make(chan made, 1)
-	filtered := make(chan error, 1)
-	go func() {
-		group, err := cgroups.Create(cgroups.Options{
-			Name: "gantry-" + r.ID, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
-			Record: func(dirs []string) error { return recordRuntime(r, dirs) },
-		})
-		grouped <- made{group, err}
-	}()
-	go func() {
-		var err error
-		b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
-		filtered <- err
-	}()
-	err = b.open(all, r)
-	g := <-grouped
-	if g.err == nil {
-		all.Push(func() { _ = g.group.Delete() })
-		b.cgroup, b.enter = g.group.CloneFD(), g.group.Enter
-		if !g.group.Confined() {
-			withoutMknod(&b.plan)
-		}
+	b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
+	if err != nil {
+		return nil, nil, err
 	}
-	return b, g.group, errors.Join(err, g.err, <-filtered)
+	group, err := cgroups.Create(cgroups.Options{
+		Name: "gantry-" + r.ID, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
+		Record: func(dirs []string) error { return recordRuntime(r, dirs) },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	all.Push(func() { _ = group.Delete() })
+	b.cgroup, b.enter = group.CloneFD(), group.Enter
+	if !group.Confined() {
+		withoutMknod(&b.plan)
+	}
+	return b, group, nil
 }
 
 func (b *birth) open(all *hold, r *Request) (err error) {

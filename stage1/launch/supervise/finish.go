@@ -26,7 +26,9 @@ func (s *supervisor) finish() {
 	if s.tty != nil {
 		s.tty.restore()
 	}
-	s.record()
+	if !s.Remove {
+		s.record() // else nobody could read it
+	}
 	s.removeCgroups()
 	if s.PidFile != "" {
 		_ = unix.Unlink(s.PidFile) //nolint:forbidigo // the host's, as the user named it
