@@ -42,7 +42,7 @@ func (e *Taken) Is(target error) bool { return target == ErrNameTaken }
 
 // Hint says how to get it.
 func (e *Taken) Hint() string {
-	return fmt.Sprintf("'gantry rm %s' frees the name, or use --replace", e.Name)
+	return fmt.Sprintf("'gantry rm %s' frees the name (with --force while it runs), or use --replace", e.Name)
 }
 
 // Link is the path of a name's link. Its text is the pod's UUID.
