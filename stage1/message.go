@@ -8,6 +8,9 @@ type Message struct {
 	Error *StepError `json:"error,omitempty"`
 	// Pty comes with the master of the terminal as a descriptor.
 	Pty bool `json:"pty,omitempty"`
+	// Child comes with a pidfd of the process that becomes the app, when that
+	// is not gantry-init itself.
+	Child bool `json:"child,omitempty"`
 }
 
 // StepError says which step of a launch went wrong, on what, and why.

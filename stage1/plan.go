@@ -7,7 +7,7 @@
 package stage1
 
 // PlanVersion is raised whenever an older gantry-init would misread a plan.
-const PlanVersion = 1
+const PlanVersion = 2
 
 // Descriptors of gantry-init: stdio, then these. The sources of a plan follow
 // in their order from InitSources on.
@@ -175,6 +175,7 @@ type Terminal struct {
 	Columns uint16 `json:"columns,omitempty"`
 	UID     uint32 `json:"uid,omitempty"`
 	Console bool   `json:"console,omitempty"`
+	Apart   bool   `json:"apart,omitempty"` // it becomes the controlling one of another process
 }
 
 // Hostname sets the names of the UTS namespace.
@@ -284,4 +285,16 @@ type Exec struct {
 	Args []string `json:"args"`
 	Env  []string `json:"env"`
 	Init bool     `json:"init,omitempty"`
+	// Apart has a child of the same parent become the app, in the pid
+	// namespace joined before.
+	Apart *Apart `json:"apart,omitempty"`
+}
+
+// Apart is what that child does on its own between its birth and its execve:
+// it leads a session, with standard input as its controlling terminal if
+// Terminal says so.
+type Apart struct {
+	Terminal bool      `json:"terminal,omitempty"`
+	DeathSig *DeathSig `json:"deathSignal,omitempty"`
+	Seccomp  *Seccomp  `json:"seccomp,omitempty"`
 }

@@ -24,7 +24,6 @@ type birth struct {
 	stdio   [3]*os.File
 	cgroup  *os.File                     // unified directory, or nil
 	enter   func() (func() error, error) // puts this thread into v1 groups
-	pidns   *os.File                     // pid namespace to be born in, or nil
 }
 
 // sync is the parent's end of the socket gantry-init reports on.
@@ -80,13 +79,6 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 	if b.cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(b.cgroup.Fd())
 	}
-	if b.pidns != nil {
-		back, err := enterPidns(b.pidns)
-		if err != nil {
-			return 0, nil, err
-		}
-		defer func() { err = errors.Join(err, back()) }()
-	}
 	back, err := b.enter()
 	if err != nil {
 		return 0, nil, err
@@ -104,25 +96,21 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 	return pid, os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
-// enterPidns has this thread's children born in a pid namespace.
-func enterPidns(ns *os.File) (back func() error, err error) {
-	own, err := os.Open("/proc/thread-self/ns/pid")
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID); err != nil {
-		_ = own.Close()
-		return nil, fmt.Errorf("join pid namespace: %w", err)
-	}
-	return func() error {
-		defer own.Close()
-		return unix.Setns(int(own.Fd()), unix.CLONE_NEWPID)
-	}, nil
+// received is what gantry-init sent with its messages.
+type received struct {
+	pty   *os.File // master of the terminal
+	child *os.File // pidfd of the process that became the app, if it made one
 }
 
 // wait reads what gantry-init reports until the app's execve closes the
-// socket. It returns the terminal's master, if one came.
-func (s syncSocket) wait() (pty *os.File, err error) {
+// socket. What came is the caller's also on error.
+func (s syncSocket) wait(signals *signals) (got received, err error) {
+	// Mostly the app is there within milliseconds, and a signal that comes
+	// meanwhile is for the app. A launch that hangs is ended by it.
+	patience := unix.Timeval{Sec: 1}
+	if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
+		return got, fmt.Errorf("hear from gantry-init: %w", err)
+	}
 	b := make([]byte, 64<<10)
 	oob := make([]byte, unix.CmsgSpace(4))
 	for {
@@ -130,24 +118,44 @@ func (s syncSocket) wait() (pty *os.File, err error) {
 		switch {
 		case err == unix.EINTR:
 			continue
-		case err == unix.ECONNRESET || err == nil && n == 0:
-			return pty, nil
-		case err != nil:
-			return pty, fmt.Errorf("hear from gantry-init: %w", err)
-		}
-		var m stage1.Message
-		if _, err := wire.Decode(b[:n], &m); err != nil {
-			return pty, fmt.Errorf("hear from gantry-init: %w", err)
-		}
-		if m.Error != nil {
-			return pty, &Error{*m.Error}
-		}
-		if m.Pty {
-			if pty, err = receivedFile(oob[:oobn], "pty"); err != nil {
-				return nil, err
+		case err == unix.EAGAIN:
+			if signals.pending() {
+				return got, ErrInterrupted
 			}
+			continue
+		case err == unix.ECONNRESET || err == nil && n == 0:
+			return got, nil
+		case err != nil:
+			return got, fmt.Errorf("hear from gantry-init: %w", err)
+		}
+		if err := got.take(b[:n], oob[:oobn]); err != nil {
+			return got, err
 		}
 	}
+}
+
+func (r *received) take(b, oob []byte) error {
+	var m stage1.Message
+	if _, err := wire.Decode(b, &m); err != nil {
+		return fmt.Errorf("hear from gantry-init: %w", err)
+	}
+	if m.Error != nil {
+		return &Error{*m.Error}
+	}
+	to, name := &r.pty, "pty"
+	if m.Child {
+		to, name = &r.child, "pidfd"
+	}
+	f, err := receivedFile(oob, name)
+	if err != nil {
+		return err
+	}
+	if *to != nil {
+		_ = f.Close()
+		return fmt.Errorf("hear from gantry-init: a second %s", name)
+	}
+	*to = f
+	return nil
 }
 
 func receivedFile(oob []byte, name string) (*os.File, error) {

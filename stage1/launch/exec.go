@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -49,20 +51,31 @@ func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.P
 	}
 	p := &planner{spec: &inside, linux: spec.Linux, o: o}
 	p.plan.Version = stage1.PlanVersion
-	var kinds uint64
+	var kinds, pid uint64
 	for i, ns := range spec.Linux.Namespaces {
 		kind, err := namespaceKind(fmt.Sprintf("linux.namespaces[%d]", i), ns.Type)
 		if err != nil {
 			return stage1.Plan{}, err
 		}
-		if ns.Type != specs.PIDNamespace { // the process is born in that one
+		if ns.Type == specs.PIDNamespace {
+			pid = kind
+		} else {
 			kinds |= kind
 		}
 	}
 	fd := p.source(stage1.Source{Kind: stage1.SourcePidfd, For: "the app"})
 	p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kinds}})
+	// Nothing with more than the app's privileges, and nothing of the host,
+	// may ever be seen in the app's pid namespace (CVE-2016-9962): gantry-init
+	// stays outside, and a copy of it that has given up everything goes in.
+	p.apart = &stage1.Apart{Terminal: o.Terminal}
+	if pid != 0 {
+		p.enter = &stage1.Step{Join: &stage1.Join{FD: fd, Kinds: pid}}
+	}
 	if o.Terminal {
-		p.add(stage1.Step{Terminal: &stage1.Terminal{Rows: o.Rows, Columns: o.Columns, UID: inside.Process.User.UID}})
+		p.add(stage1.Step{Terminal: &stage1.Terminal{
+			Rows: o.Rows, Columns: o.Columns, UID: inside.Process.User.UID, Apart: true,
+		}})
 	}
 	if err := p.process(); err != nil {
 		return stage1.Plan{}, err
@@ -137,19 +150,18 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	}
 	pid, pidfd, sync, err := b.clone()
 	if pid > 0 {
-		all.Push(func() { reap(pid) })
+		defer reap(pid) // by then it has nothing left to do
 	}
 	if err != nil {
 		return nil, err
 	}
+	_ = pidfd.Close()
 	defer unix.Close(sync.fd)
-	s.Pid, s.Pidfd = pid, pidfd
-	all.Push(func() { _ = pidfd.Close() })
 	childs.Run()
-	if err := s.describe(&all, &launch, io, nil); err != nil {
+	if err := s.follow(&all, sync); err != nil {
 		return nil, err
 	}
-	if s.Pty, err = all.file(sync.wait()); err != nil {
+	if err := s.describe(&all, &launch, io, nil); err != nil {
 		return nil, err
 	}
 	if r.Ready != nil {
@@ -159,6 +171,50 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	}
 	s.finishStart(&all)
 	return s, nil
+}
+
+// follow waits for the execve, and takes over the process that gantry-init
+// made beside itself.
+func (s *Started) follow(all *hold, sync syncSocket) error {
+	got, err := sync.wait(s.signals)
+	for _, f := range []*os.File{got.pty, got.child} {
+		if f != nil {
+			all.Push(func() { _ = f.Close() })
+		}
+	}
+	if got.child != nil {
+		pid, perr := childOf(got.child)
+		if perr != nil {
+			return errors.Join(err, perr)
+		}
+		all.Push(func() { reap(pid) })
+		s.Pid, s.Pidfd = pid, got.child
+	}
+	if err == nil && got.child == nil {
+		err = errors.New("gantry-init ended before it made a process")
+	}
+	s.Pty = got.pty
+	return err
+}
+
+// childOf gives the pid of a process that must be a child of ours: who holds
+// the other end of the socket might be somebody in the pod who may trace.
+func childOf(pidfd *os.File) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd.Fd()))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), "\nPid:\t")
+	value, _, _ := strings.Cut(rest, "\n")
+	pid, err := strconv.Atoi(value)
+	if err != nil || pid <= 0 {
+		return 0, errors.New("gantry-init sent no process")
+	}
+	const look = unix.WEXITED | unix.WNOHANG | unix.WNOWAIT
+	if err := unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), nil, look, nil); err != nil {
+		return 0, fmt.Errorf("gantry-init sent a process that is not ours: %w", err)
+	}
+	return pid, nil
 }
 
 func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (*birth, error) {
@@ -175,9 +231,6 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	}
 	made := cgroups.Existing(r.Cgroups)
 	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(made) }}
-	if owns(r.Spec, specs.PIDNamespace) {
-		b.pidns = target
-	}
 	b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
 	if err != nil {
 		return nil, err

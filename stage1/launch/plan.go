@@ -44,6 +44,8 @@ type planner struct {
 	linux *specs.Linux
 	o     PlanOptions
 	plan  stage1.Plan
+	apart *stage1.Apart // of an exec: what is done after the clone into the pid namespace
+	enter *stage1.Step  // joins that, as late as capabilities allow
 }
 
 func (p *planner) add(s stage1.Step) { p.plan.Steps = append(p.plan.Steps, s) }

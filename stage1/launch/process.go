@@ -168,7 +168,7 @@ func (p *planner) process() error {
 	if err := p.privileges(proc); err != nil {
 		return err
 	}
-	p.add(stage1.Step{Exec: &stage1.Exec{Args: proc.Args, Env: proc.Env, Init: p.o.Init}})
+	p.add(stage1.Step{Exec: &stage1.Exec{Args: proc.Args, Env: proc.Env, Init: p.o.Init, Apart: p.apart}})
 	return nil
 }
 
@@ -235,6 +235,9 @@ func (p *planner) privileges(proc *specs.Process) error {
 	if filter != nil && !proc.NoNewPrivileges {
 		p.add(*filter)
 	}
+	if p.enter != nil {
+		p.add(*p.enter)
+	}
 	u := proc.User
 	p.add(stage1.Step{User: &stage1.User{UID: u.UID, GID: u.GID, Groups: u.AdditionalGids}})
 	// The kernel raises nothing into the ambient set that is not permitted and
@@ -244,13 +247,32 @@ func (p *planner) privileges(proc *specs.Process) error {
 	if proc.NoNewPrivileges {
 		p.add(stage1.Step{NoNewPrivs: &stage1.NoNewPrivs{}})
 	}
-	if !p.o.Outlive {
-		p.add(stage1.Step{DeathSig: &stage1.DeathSig{Signal: int(unix.SIGKILL)}})
+	p.last(filter, proc.NoNewPrivileges)
+	return nil
+}
+
+// last is what the process that becomes the app has to do itself.
+func (p *planner) last(filter *stage1.Step, noNewPrivileges bool) {
+	death := &stage1.DeathSig{Signal: int(unix.SIGKILL)}
+	if p.o.Outlive {
+		death = nil
 	}
-	if filter != nil && proc.NoNewPrivileges {
+	if filter != nil && !noNewPrivileges {
+		filter = nil // loaded already
+	}
+	switch {
+	case p.apart != nil:
+		p.apart.DeathSig = death
+		if filter != nil {
+			p.apart.Seccomp = filter.Seccomp
+		}
+		return
+	case death != nil:
+		p.add(stage1.Step{DeathSig: death})
+	}
+	if filter != nil {
 		p.add(*filter)
 	}
-	return nil
 }
 
 func seccompStep(s *specs.LinuxSeccomp) (*stage1.Step, error) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -18,7 +19,8 @@ import (
 // supervisor.
 type signals struct {
 	seen  chan os.Signal
-	ready chan struct{} // closed when signals are collected
+	ready chan struct{}    // closed when signals are collected
+	kept  []syscall.Signal // taken from seen by pending
 }
 
 // watch begins to collect signals. A signal the caller ignores (nohup) stays
@@ -50,14 +52,19 @@ func (s *signals) notify() {
 // interrupted tells whether a signal that ends a launch has come, and from
 // here on keeps what comes for the app.
 func (s *signals) interrupted() bool {
-	for _, sig := range s.drain() {
-		switch sig {
-		case unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP:
-		default:
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.drain(), ends)
+}
+
+// ends tells whether a signal asks for the end of a launch.
+func ends(sig syscall.Signal) bool {
+	return sig != unix.SIGWINCH && sig != unix.SIGCONT && sig != unix.SIGTSTP
+}
+
+// pending tells whether one that ends a launch has come since the clone. It
+// stays the app's, should there be one.
+func (s *signals) pending() bool {
+	s.kept = s.drain()
+	return slices.ContainsFunc(s.kept, ends)
 }
 
 // drain returns what came and begins a new collection. Stop waits for signals
@@ -67,7 +74,8 @@ func (s *signals) drain() []syscall.Signal {
 	before := s.seen
 	s.notify() // first, so that no signal finds nobody listening
 	signal.Stop(before)
-	var came []syscall.Signal
+	came := s.kept
+	s.kept = nil
 	for {
 		select {
 		case sig := <-before:

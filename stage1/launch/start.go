@@ -58,7 +58,11 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	if err := s.describe(&all, &r, io, group); err != nil {
 		return nil, err
 	}
-	if s.Pty, err = all.file(sync.wait()); err != nil {
+	got, err := sync.wait(s.signals)
+	if got.pty != nil {
+		s.Pty, _ = all.file(got.pty, nil)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if r.Ready != nil {

@@ -168,8 +168,13 @@ func send(m stage1.Message, fd int) {
 	}
 	// Nobody is left to tell when this fails: the parent is gone, and the
 	// next step that needs it says so.
-	_ = unix.Sendmsg(stage1.InitSync, wire.Encode(nil, &m), oob, nil, unix.MSG_NOSIGNAL)
+	_ = deliver(m, oob)
+}
+
+func deliver(m stage1.Message, oob []byte) error {
+	err := unix.Sendmsg(stage1.InitSync, wire.Encode(nil, &m), oob, nil, unix.MSG_NOSIGNAL)
 	runtime.KeepAlive(m)
+	return err
 }
 
 // wait blocks until the parent sent the name.

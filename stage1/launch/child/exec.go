@@ -31,6 +31,9 @@ func (w *walk) exec(e *stage1.Exec) *stage1.StepError {
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return failed("mark descriptors close-on-exec", "", err)
 	}
+	if e.Apart != nil {
+		return w.execApart(path, e)
+	}
 	if e.Init {
 		return stayInit(path, e)
 	}

@@ -98,7 +98,7 @@ func (w *walk) terminal(t *stage1.Terminal) *stage1.StepError {
 		}
 	}
 	send(stage1.Message{Pty: true}, master)
-	return failed("make controlling terminal", "", takeTerminal(peer))
+	return failed("make controlling terminal", "", takeTerminal(peer, !t.Apart))
 }
 
 func isPtmx(fd int) error {
@@ -143,9 +143,11 @@ func (w *walk) console(peer int) error {
 	return unix.MoveMount(fd, "", target, "", fdToFd)
 }
 
-func takeTerminal(peer int) error {
-	if err := unix.IoctlSetInt(peer, unix.TIOCSCTTY, 0); err != nil {
-		return err
+func takeTerminal(peer int, control bool) error {
+	if control {
+		if err := unix.IoctlSetInt(peer, unix.TIOCSCTTY, 0); err != nil {
+			return err
+		}
 	}
 	for fd := range 3 {
 		if err := unix.Dup3(peer, fd, 0); err != nil {

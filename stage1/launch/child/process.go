@@ -243,17 +243,24 @@ func (w *walk) cwd(c *stage1.Cwd) *stage1.StepError {
 
 // seccomp loads the filter that came with the plan.
 func (w *walk) seccomp(s *stage1.Seccomp) *stage1.StepError {
-	const size = int(unsafe.Sizeof(unix.SockFilter{}))
-	count := len(w.filter) / size
-	if count == 0 || len(w.filter)%size != 0 {
-		return &stage1.StepError{Step: "load seccomp filter", Text: "no filter came with the plan"}
+	prog, serr := w.program()
+	if serr != nil {
+		return serr
 	}
-	code := make([]unix.SockFilter, count)
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&code[0])), len(w.filter)), w.filter)
-	prog := unix.SockFprog{Len: uint16(count), Filter: &code[0]}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Flags), uintptr(unsafe.Pointer(&prog)))
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Flags), uintptr(unsafe.Pointer(prog)))
 	if errno != 0 {
 		return failed("load seccomp filter", "", errno)
 	}
 	return nil
+}
+
+func (w *walk) program() (*unix.SockFprog, *stage1.StepError) {
+	const size = int(unsafe.Sizeof(unix.SockFilter{}))
+	count := len(w.filter) / size
+	if count == 0 || len(w.filter)%size != 0 {
+		return nil, &stage1.StepError{Step: "load seccomp filter", Text: "no filter came with the plan"}
+	}
+	code := make([]unix.SockFilter, count)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&code[0])), len(w.filter)), w.filter)
+	return &unix.SockFprog{Len: uint16(count), Filter: &code[0]}, nil
 }

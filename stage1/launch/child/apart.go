@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package child
+
+import (
+	"encoding/binary"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// apart is a process made beside this one that becomes the app. All it needs
+// is ready before it is born: between its birth and its execve it is one
+// thread with a copy of a Go runtime, and does nothing but system calls.
+type apart struct {
+	path       *byte
+	argv, envv []*byte
+	filter     *unix.SockFprog // nil: loaded already, or none
+	flags      uintptr         // of the filter
+	death      uintptr         // signal, 0 for none
+	terminal   bool
+	report     [2]int // pipe: what failed, or nothing when the execve succeeds
+	pidfd      int32
+	failure    failure
+	parent     unix.PollFd
+	now        unix.Timespec
+	open, shut uint64 // signal masks: the former one, and all
+}
+
+// failure is what goes over the pipe.
+type failure struct{ stage, errno uint32 }
+
+// What an apart does, in its order.
+const (
+	leadSession = iota
+	takeControl
+	askDeath
+	loadFilter
+	executing
+)
+
+func stageName(stage uint32) string {
+	return [executing]string{
+		"make session", "make controlling terminal", "set death signal", "load seccomp filter",
+	}[stage]
+}
+
+// execApart makes the process that becomes the app and ends this one when it
+// has. The pidfd goes up first: our parent, which is its parent too, follows
+// it whatever becomes of us.
+func (w *walk) execApart(path string, e *stage1.Exec) *stage1.StepError {
+	a, serr := w.apart(path, e)
+	if serr != nil {
+		return serr
+	}
+	if errno := a.clone(); errno != 0 {
+		return failed("make process", "", errno)
+	}
+	_ = unix.Close(a.report[1])
+	if err := deliver(stage1.Message{Child: true}, unix.UnixRights(int(a.pidfd))); err != nil {
+		return failed("tell of the process", "", err)
+	}
+	if serr := a.outcome(path); serr != nil {
+		return serr
+	}
+	unix.Exit(0)
+	return nil
+}
+
+func (w *walk) apart(path string, e *stage1.Exec) (*apart, *stage1.StepError) {
+	a := &apart{terminal: e.Apart.Terminal, shut: ^uint64(0), parent: unix.PollFd{Fd: stage1.InitSync}}
+	var err error
+	if a.path, err = unix.BytePtrFromString(path); err == nil {
+		a.argv, err = syscall.SlicePtrFromStrings(e.Args)
+	}
+	if err == nil {
+		a.envv, err = syscall.SlicePtrFromStrings(e.Env)
+	}
+	if err == nil {
+		err = unix.Pipe2(a.report[:], unix.O_CLOEXEC)
+	}
+	if err != nil {
+		return nil, failed("make process", "", err)
+	}
+	if e.Apart.DeathSig != nil {
+		a.death = uintptr(e.Apart.DeathSig.Signal)
+	}
+	if e.Apart.Seccomp != nil {
+		prog, serr := w.program()
+		if serr != nil {
+			return nil, serr
+		}
+		a.filter, a.flags = prog, uintptr(e.Apart.Seccomp.Flags)
+	}
+	return a, nil
+}
+
+// outcome reads how the process fared.
+func (a *apart) outcome(path string) *stage1.StepError {
+	var b [unsafe.Sizeof(failure{})]byte
+	for {
+		n, err := unix.Read(a.report[0], b[:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return failed("hear from the process", "", err)
+		case n == 0:
+			return nil
+		}
+		stage, errno := binary.NativeEndian.Uint32(b[:4]), unix.Errno(binary.NativeEndian.Uint32(b[4:]))
+		if stage < executing {
+			return failed(stageName(stage), "", errno)
+		}
+		return execError(path, errno)
+	}
+}
+
+const maskSize = 8 // of the kernel's sigset_t
+
+// clone makes the process. It shares nothing with this one: who may trace it,
+// inside the pod, gets hold of a copy that has no more than the app. As a
+// child of our parent it is waited for, and dies, as if it were this process.
+//
+// In the copy there is no other thread: no stack may grow and nothing may be
+// preempted there, hence nosplit, here and in what it calls.
+//
+//go:nosplit
+//go:norace
+func (a *apart) clone() unix.Errno {
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(&a.shut)), uintptr(unsafe.Pointer(&a.open)), maskSize, 0, 0)
+	const flags = unix.CLONE_PARENT | unix.CLONE_PIDFD | uintptr(unix.SIGCHLD)
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, uintptr(unsafe.Pointer(&a.pidfd)), 0, 0, 0)
+	if errno == 0 && pid == 0 {
+		a.live()
+	}
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
+	return errno
+}
+
+// live is the life of the process. It does not return.
+//
+//go:nosplit
+//go:norace
+func (a *apart) live() {
+	errno := a.settle()
+	if errno == 0 {
+		_, _, errno = unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(a.path)),
+			uintptr(unsafe.Pointer(&a.argv[0])), uintptr(unsafe.Pointer(&a.envv[0])))
+	}
+	a.failure.errno = uint32(errno)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(a.report[1]),
+		uintptr(unsafe.Pointer(&a.failure)), unsafe.Sizeof(a.failure))
+	for {
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, notExecutable, 0, 0)
+	}
+}
+
+// settle does what only the process itself can.
+//
+//go:nosplit
+//go:norace
+func (a *apart) settle() unix.Errno {
+	a.failure.stage = leadSession
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETSID, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	a.failure.stage = takeControl
+	if a.terminal {
+		if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0); errno != 0 {
+			return errno
+		}
+	}
+	a.failure.stage = askDeath
+	if a.death != 0 {
+		if _, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, a.death, 0, 0, 0, 0); errno != 0 {
+			return errno
+		}
+		// A parent that died before that closed the other end of the socket.
+		n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&a.parent)), 1,
+			uintptr(unsafe.Pointer(&a.now)), 0, 0, 0)
+		if n == 1 && a.parent.Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
+			return unix.ESRCH
+		}
+	}
+	a.open = 0 // see unblockSignals
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
+	a.failure.stage = loadFilter
+	if a.filter != nil {
+		_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, a.flags, uintptr(unsafe.Pointer(a.filter)))
+		if errno != 0 {
+			return errno
+		}
+	}
+	a.failure.stage = executing
+	return 0
+}
