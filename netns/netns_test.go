@@ -95,7 +95,6 @@ func TestNewHasOnlyLoopback(t *testing.T) {
 	if len(got.ifs) != 1 || got.ifs[0].Name != "lo" || got.ifs[0].Flags&net.FlagUp == 0 {
 		t.Errorf("interfaces = %+v, want only lo, up", got.ifs)
 	}
-
 }
 
 // The main thread cannot be thrown away, and what it sees is what /proc/self

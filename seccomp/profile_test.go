@@ -81,16 +81,27 @@ func TestLoad(t *testing.T) {
 		caps []string
 		want *specs.LinuxSeccomp
 	}{
-		{"docker's old single name", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"name":"read","action":"SCMP_ACT_ALLOW"}]}`, nil,
-			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow}}}},
-		{"podman's error names", `{"defaultAction":"SCMP_ACT_ERRNO","defaultErrno":"ENOSYS","defaultErrnoRet":38,"syscalls":[{"names":["bdflush"],"action":"SCMP_ACT_ERRNO","errno":"EPERM","comment":"","args":[]}]}`, nil,
-			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: ret(38), Syscalls: []specs.LinuxSyscall{{Names: []string{"bdflush"}, Action: specs.ActErrno, ErrnoRet: ret(1)}}}},
-		{"a rule for a capability that is not there", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_BPF"]}}]}`, nil,
-			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno}},
-		{"and one that is", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_BPF"]}}]}`, []string{"CAP_BPF"},
-			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"bpf"}, Action: specs.ActAllow}}}},
-		{"a kernel that is not yet", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"200.1"}}]}`, nil,
-			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno}},
+		{
+			"docker's old single name", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"name":"read","action":"SCMP_ACT_ALLOW"}]}`, nil,
+			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow}}},
+		},
+		{
+			"podman's error names", `{"defaultAction":"SCMP_ACT_ERRNO","defaultErrno":"ENOSYS","defaultErrnoRet":38,"syscalls":[{"names":["bdflush"],"action":"SCMP_ACT_ERRNO","errno":"EPERM","comment":"","args":[]}]}`, nil,
+			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: ret(38), Syscalls: []specs.LinuxSyscall{{Names: []string{"bdflush"}, Action: specs.ActErrno, ErrnoRet: ret(1)}}},
+		},
+		{
+			"a rule for a capability that is not there", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_BPF"]}}]}`, nil,
+			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno},
+		},
+		{
+			"and one that is", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_BPF"]}}]}`,
+			[]string{"CAP_BPF"},
+			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"bpf"}, Action: specs.ActAllow}}},
+		},
+		{
+			"a kernel that is not yet", `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"200.1"}}]}`, nil,
+			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno},
+		},
 		{"allow all", `{"defaultAction":"SCMP_ACT_ALLOW"}`, nil, &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}},
 	} {
 		got, err := Load([]byte(tt.in), tt.caps)

@@ -15,9 +15,10 @@ import (
 	"io"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/gantryrun/gantry/seccomp"
 	"github.com/gantryrun/gantry/seccomp/compile"
-	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func main() {

@@ -52,7 +52,7 @@ type plain struct {
 	PAddr   *netip.Addr     `json:"paddr"`
 	Raw     json.RawMessage `json:"raw,omitempty"`
 	Hidden  string          `json:"-"`
-	Dash    string          `json:"-,"`
+	Dash    string          `json:"-,"` //nolint:staticcheck // the odd name is what is tested
 	NoTag   []string
 	Numbers map[int]string `json:"numbers"`
 	Any     any            `json:"any"`

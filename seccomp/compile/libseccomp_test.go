@@ -16,10 +16,11 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/gantryrun/gantry/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/seccomp"
 )
 
 const (

@@ -56,7 +56,7 @@ func startRegistry(t *testing.T, h *gantry.Host) string {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
 		}
-		cmd.Wait() //nolint:errcheck // it was killed
+		cmd.Wait()
 	})
 	var port []byte
 	eventually(t, "the registry listens", func() bool {

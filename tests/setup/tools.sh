@@ -18,7 +18,6 @@ go_tool() {
 tools_lint() {
 	go_tool golangci-lint github.com/golangci/golangci-lint/v2 v2.15.0 github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	go_tool govulncheck golang.org/x/vuln v1.1.4 golang.org/x/vuln/cmd/govulncheck
-	go_tool gofumpt mvdan.cc/gofumpt v0.9.2
 }
 
 tools_interop() {

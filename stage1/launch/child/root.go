@@ -197,7 +197,7 @@ func (w *walk) join(j *stage1.Join) *stage1.StepError {
 		return failed("join "+w.plan.Sources[j.FD].Namespace+" namespace", w.plan.Sources[j.FD].Path, err)
 	}
 	if j.Kinds&unix.CLONE_NEWNS != 0 {
-		root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) //nolint:forbidigo // / itself has no link in it
 		w.root = root
 		return failed("open root", "/", err)
 	}
