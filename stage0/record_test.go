@@ -101,6 +101,23 @@ func TestListAndFilters(t *testing.T) {
 	}
 }
 
+// What a newer gantry made is not deleted over the heads of its processes.
+func TestGCLeavesWhatItCannotRead(t *testing.T) {
+	e := testEnv(t)
+	p := ended(t, e, "new", &stage1.Exit{})
+	dir := filepath.Join(e.Dir, "pods", string(pod.Exited), p.UUID)
+	if err := os.WriteFile(filepath.Join(dir, stage1.RuntimeFile), []byte(`{"version":99}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := GC(context.Background(), e, GCOptions{})
+	if err != nil || len(r.Removed) != 0 || len(r.Problems) != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestGC(t *testing.T) {
 	e := testEnv(t)
 	old := ended(t, e, "web", &stage1.Exit{})

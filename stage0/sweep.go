@@ -59,8 +59,11 @@ func (e Env) sweepCrashed(p *pod.Pod) (bool, error) {
 // still runs in them. They were recorded before anything ran.
 func (e Env) release(p *pod.Pod) (stage1.Runtime, error) {
 	rt, err := readRuntime(p)
+	if errors.Is(err, pod.ErrVersion) {
+		return rt, err // a newer gantry made more than this one could find
+	}
 	if err != nil {
-		return rt, nil // nothing was recorded: nothing was made
+		return rt, nil // nothing was recorded, or a power cut took it: nothing is there
 	}
 	dirs := slices.DeleteFunc(slices.Clone(rt.Cgroups), func(d string) bool { return !ours(d, p.UUID) })
 	if err := cgroups.KillAll(dirs); err != nil {
