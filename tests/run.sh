@@ -79,7 +79,7 @@ check_vulnerabilities() {
 
 tier_unit() {
 	local race
-	mapfile -t race < <(go list ./image/... ./signature/... ./stage0/bundle ./internal/... 2>/dev/null)
+	mapfile -t race < <(go list ./image ./image/store ./signature/... ./stage0/bundle ./internal/...)
 	# The race detector needs cgo; the other packages touch the kernel and run
 	# as they are built.
 	CGO_ENABLED=1 go_test 15 -race "${race[@]}"

@@ -72,7 +72,10 @@ func weighted() specs.LinuxResources {
 func TestSameAsTheStandardLibrary(t *testing.T) {
 	addr := netip.MustParseAddr("::1")
 	for _, v := range []any{
-		nil, true, -1, uint8(3), "a<b>&\"\\\n\x00é\u2028\x7f\xff", []string{}, []string(nil), map[string]int{"b": 1, "a": 2},
+		nil, true, -1, uint8(3), "a<b>&\"\\\n\x00é\u2028\x7f\xff",
+		[]string{},
+		[]string(nil),
+		map[string]int{"b": 1, "a": 2},
 		&plain{
 			Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), Addr: addr, PAddr: &addr,
 			Raw: json.RawMessage(`{"x": "<"}`), Hidden: "h", Dash: "d", NoTag: []string{"x"},

@@ -7,13 +7,14 @@ import (
 	"os"
 	"slices"
 
-	"github.com/gantryrun/gantry/tests/imagetest"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/tests/imagetest"
 )
 
 // push writes the image to a throw-away layout first, so that there is one way
