@@ -361,7 +361,7 @@ func (l *library) untag(name string, pins map[digest.Digest][]string, force bool
 	}
 	if err := l.store.Untag(ref); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("image %s: %w", ref.Familiar(), err)
+			return &hint{fmt.Errorf("image %s: %w", ref.Familiar(), store.ErrNotFound), "'gantry image ls' lists what is"}
 		}
 		return fmt.Errorf("remove %s: %w", ref.Familiar(), err)
 	}
