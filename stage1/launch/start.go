@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/gantryrun/gantry/seccomp"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -152,7 +153,7 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		s.contract.Cgroups = group.Dirs()
 	}
 	if r.PidFile != "" {
-		if err := os.WriteFile(r.PidFile, []byte(strconv.Itoa(s.Pid)), 0o644); err != nil {
+		if err := writePidFile(r.PidFile, s.Pid); err != nil {
 			return fmt.Errorf("write pid file: %w", err)
 		}
 		all.Push(func() { _ = os.Remove(r.PidFile) })
@@ -161,6 +162,17 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		return nil
 	}
 	return s.describePod(all, r)
+}
+
+// writePidFile puts the file in place by rename: readers never see half of it,
+// and a link that somebody planted under its name is replaced, not followed.
+func writePidFile(name string, pid int) error {
+	dir, err := os.OpenRoot(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return atomicfile.Write(dir, filepath.Base(name), []byte(strconv.Itoa(pid)), 0o644)
 }
 
 // describePod adds what only a pod has: its place, lock, status and control
