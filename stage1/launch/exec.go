@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -229,6 +230,9 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if may, err := mayMknod(r.Status.Pid); err != nil || !may {
 		withoutMknod(&plan)
 	}
+	if err := withFileLimit(&plan, r.Status.Pid); err != nil {
+		return nil, err
+	}
 	made := cgroups.Existing(r.Cgroups)
 	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(made) }}
 	b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
@@ -243,6 +247,41 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	}
 	b.sources, err = openSources(all, plan, nil, target)
 	return b, err
+}
+
+// withFileLimit gives an exec the app's limit of open files where the bundle
+// has none. The Go runtime raises that limit for itself, and lowers it again
+// only in an execve of its own.
+func withFileLimit(plan *stage1.Plan, pid int) error {
+	for _, s := range plan.Steps {
+		if s.Rlimit != nil && s.Rlimit.Type == unix.RLIMIT_NOFILE {
+			return nil
+		}
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil {
+		return ErrNotRunning
+	}
+	_, rest, _ := strings.Cut(string(b), "\nMax open files ")
+	fields := strings.Fields(rest)
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		return fmt.Errorf("read limit of open files: %w", err)
+	}
+	limit := stage1.Rlimit{Name: "RLIMIT_NOFILE", Type: unix.RLIMIT_NOFILE}
+	for i, to := range []*uint64{&limit.Soft, &limit.Hard} {
+		if len(fields) < 2 {
+			return fmt.Errorf("read limits of process %d: no open files", pid)
+		}
+		// More than we may ourselves cannot be given.
+		if *to, err = strconv.ParseUint(fields[i], 10, 64); err != nil {
+			*to = own.Max
+		}
+		*to = min(*to, own.Max)
+	}
+	at := slices.IndexFunc(plan.Steps, func(s stage1.Step) bool { return s.Umask != nil })
+	plan.Steps = slices.Insert(plan.Steps, max(at, 0), stage1.Step{Rlimit: &limit})
+	return nil
 }
 
 // openApp opens the process of a status and makes sure that it still is the

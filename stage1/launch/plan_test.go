@@ -102,14 +102,15 @@ func TestPlanRefusesByFieldName(t *testing.T) {
 		"linux.namespaces[6].type: user": func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 		},
-		"linux.uidMappings":                 func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}} },
-		"hooks":                             func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
-		"linux.sysctl[kernel.core_pattern]": func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|/x"} },
-		"unknown capability \"CAP_NOT\"":    func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_NOT"} },
-		"process.rlimits[0].type":           func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOT"}} },
-		"mounts[7] (/): nothing":            func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
-		"exclude each other":                func(s *specs.Spec) { s.Process.ApparmorProfile, s.Process.SelinuxLabel = "a", "b" },
-		"linux.devices[0] (/dev/x): type":   func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+		"linux.namespaces: the path of a pid": func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
+		"linux.uidMappings":                   func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}} },
+		"hooks":                               func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
+		"linux.sysctl[kernel.core_pattern]":   func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|/x"} },
+		"unknown capability \"CAP_NOT\"":      func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_NOT"} },
+		"process.rlimits[0].type":             func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOT"}} },
+		"mounts[7] (/): nothing":              func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
+		"exclude each other":                  func(s *specs.Spec) { s.Process.ApparmorProfile, s.Process.SelinuxLabel = "a", "b" },
+		"linux.devices[0] (/dev/x): type":     func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
 	} {
 		spec := baseSpec("app")
 		edit(spec)

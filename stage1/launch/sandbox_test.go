@@ -359,8 +359,7 @@ func TestSupervisorMemoryIsReported(t *testing.T) {
 	_ = cmd.Wait()
 }
 
-// execIn runs a command in the app of a running pod.
-func execIn(t *testing.T, p *pod, st stage1.Status, process *specs.Process) (string, string, int) {
+func execRequest(t *testing.T, p *pod, st stage1.Status, process *specs.Process) *launch.ExecRequest {
 	t.Helper()
 	var record stage1.Runtime
 	b, err := os.ReadFile(filepath.Join(p.request.PodDir, stage1.RuntimeFile))
@@ -370,10 +369,16 @@ func execIn(t *testing.T, p *pod, st stage1.Status, process *specs.Process) (str
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := helperCommand(t, helperRequest{Exec: &launch.ExecRequest{
+	return &launch.ExecRequest{
 		ID: p.request.ID, Spec: p.request.Spec, Process: process, Status: st, Cgroups: record.Cgroups,
 		Libexec: libexec, RunDir: p.request.RunDir,
-	}})
+	}
+}
+
+// execIn runs a command in the app of a running pod.
+func execIn(t *testing.T, p *pod, st stage1.Status, process *specs.Process) (string, string, int) {
+	t.Helper()
+	cmd := helperCommand(t, helperRequest{Exec: execRequest(t, p, st, process)})
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	_ = cmd.Run()

@@ -21,6 +21,8 @@ func supported(spec *specs.Spec) error {
 		return errors.New("linux: is missing")
 	case !owns(spec, specs.MountNamespace):
 		return errors.New("linux.namespaces: a mount namespace is needed")
+	case joinsPid(spec):
+		return errors.New("linux.namespaces: the path of a pid namespace is not supported")
 	case len(spec.Linux.UIDMappings)+len(spec.Linux.GIDMappings) > 0:
 		return errors.New("linux.uidMappings: user namespaces are not supported")
 	case spec.Hooks != nil && hasHooks(spec.Hooks):
@@ -41,6 +43,17 @@ func supported(spec *specs.Spec) error {
 		return errors.New("process.execCPUAffinity: is not supported")
 	}
 	return noNUL(spec.Process)
+}
+
+// joinsPid: a process never changes its own pid namespace, only that of its
+// children.
+func joinsPid(spec *specs.Spec) bool {
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.PIDNamespace && ns.Path != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // noNUL refuses what execve would cut short.
