@@ -232,11 +232,11 @@ func (p *planner) privileges(proc *specs.Process) error {
 		return err
 	}
 	p.add(stage1.Step{Bounding: &stage1.Bounding{Set: sets[0]}})
+	if p.enter != nil { // before the filter, which denies setns
+		p.add(*p.enter)
+	}
 	if filter != nil && !proc.NoNewPrivileges {
 		p.add(*filter)
-	}
-	if p.enter != nil {
-		p.add(*p.enter)
 	}
 	u := proc.User
 	p.add(stage1.Step{User: &stage1.User{UID: u.UID, GID: u.GID, Groups: u.AdditionalGids}})
