@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gantryrun/gantry/tests/built"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/tests/built"
 )
 
 // The executable itself: what it makes is kept and comes back the same, and
