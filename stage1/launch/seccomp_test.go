@@ -54,6 +54,30 @@ func TestSeccompFilterIsInForce(t *testing.T) {
 	}
 }
 
+// An exec joins and clones what the app's filter would refuse, and has it in
+// force all the same.
+func TestExecWithAFilter(t *testing.T) {
+	compiler(t)
+	for _, noNewPrivs := range []bool{true, false} {
+		p, st := running(t, func(s *specs.Spec) {
+			filter, err := seccomp.Default(s.Process.Capabilities.Bounding)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Linux.Seccomp, s.Process.NoNewPrivileges = filter, noNewPrivs
+		})
+		for _, uid := range []uint32{0, 1000} {
+			out, stderr, code := execIn(t, p, st, &specs.Process{
+				Args: []string{"grep", "Seccomp:", "/proc/self/status"}, Env: []string{"PATH=/bin"}, Cwd: "/",
+				User: specs.User{UID: uid},
+			})
+			if code != 0 || !strings.Contains(out, "Seccomp:\t2") {
+				t.Errorf("no_new_privs %v, user %d: exit status %d\n%s%s", noNewPrivs, uid, code, out, stderr)
+			}
+		}
+	}
+}
+
 func TestMemoryKillIsRecorded(t *testing.T) {
 	p := newPod(t, "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1")
 	limit := int64(16 << 20)

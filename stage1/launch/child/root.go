@@ -194,7 +194,11 @@ func (w *walk) join(j *stage1.Join) *stage1.StepError {
 		}
 	}
 	if err := unix.Setns(w.source(j.FD), int(j.Kinds)); err != nil {
-		return failed("join "+w.plan.Sources[j.FD].Namespace+" namespace", w.plan.Sources[j.FD].Path, err)
+		source := w.plan.Sources[j.FD]
+		if source.Kind == stage1.SourcePidfd {
+			return failed("join namespaces of "+source.For, "", err)
+		}
+		return failed("join "+source.Namespace+" namespace", source.Path, err)
 	}
 	if j.Kinds&unix.CLONE_NEWNS != 0 {
 		root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) //nolint:forbidigo // / itself has no link in it
