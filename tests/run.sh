@@ -55,7 +55,7 @@ go_test() {
 }
 
 # Packages whose tests are tiers of their own.
-own='/tests/(script|hostile|interop|readme|bench)$'
+own='/tests/(script|functional|hostile|interop|readme|bench)$'
 
 tier_check() {
 	tools_lint || { skip linters "the linters could not be built"; return; }
