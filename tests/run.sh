@@ -52,6 +52,16 @@ go_test() {
 	local minutes=$1
 	shift
 	go test -json -timeout "${minutes}m" "$@" </dev/null 2>&1 | report
+	ended "go test" "${PIPESTATUS[@]}"
+}
+
+# ended WHAT STATUS STATUS looks at both ends of a pipe into report: results
+# that never arrived are a failure, not a silence.
+ended() {
+	if [ "$3" -gt 1 ] || { [ "$2" != 0 ] && [ "$3" = 0 ]; }; then
+		echo "FAIL  $1 ended with status $2, its report with $3"
+		report -step "$1" -result fail -reason "it ended with status $2, its report with $3"
+	fi
 }
 
 # Packages whose tests are tiers of their own.
@@ -119,7 +129,7 @@ tier_vm() {
 		return
 	fi
 	tests/vm/run.sh "$work/vm" | report
-	[ "${PIPESTATUS[0]}" = 0 ] || report -step "Debian 13" -result fail -reason "the guest did not end well"
+	ended "Debian 13" "${PIPESTATUS[@]}"
 }
 
 prepare() {
