@@ -81,7 +81,14 @@ func (c *client) ask(op string, body any, files ...*os.File) (<-chan wire.Messag
 	c.pending[id] = reply
 	c.mu.Unlock()
 	if err := c.p.conn.Send(wire.Message{ID: id, Op: op, Body: wire.Body(body)}, files...); err != nil {
-		return nil, c.p.failure(err)
+		// Whoever hangs up may have said why before: what it sent is still
+		// read, and tells more than that it is gone.
+		select {
+		case <-c.down:
+			return nil, c.err
+		case <-time.After(settleTime):
+			return nil, c.p.failure(err)
+		}
 	}
 	return reply, nil
 }

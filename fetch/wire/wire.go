@@ -180,8 +180,15 @@ func (c *Conn) Recv(wantFiles bool) (Message, []*os.File, error) {
 	}
 	var n, oobn, flags int
 	var recvErr error
+	reset := false
 	err := c.raw.Read(func(fd uintptr) bool {
 		n, oobn, flags, _, recvErr = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		// Whoever ends with our messages unread resets the socket. That is
+		// told once, and before what it had sent, which is still there.
+		if recvErr == unix.ECONNRESET && !reset {
+			reset = true
+			n, oobn, flags, _, recvErr = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		}
 		return recvErr != unix.EAGAIN && recvErr != unix.EINTR
 	})
 	if err = errors.Join(err, recvErr); err != nil {
