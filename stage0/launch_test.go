@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -320,8 +321,9 @@ func TestWaitAndExit(t *testing.T) {
 func TestStopKills(t *testing.T) {
 	h := newHost(t)
 	h.gantry("run", "-d", "--name", "deaf", h.ref, "sh", "-c", "trap '' TERM; while :; do sleep 1000; done")
+	var waiting sync.WaitGroup
 	for range 3 {
-		go func() { _, _ = Wait(context.Background(), h.env, "deaf") }()
+		waiting.Go(func() { _, _ = Wait(context.Background(), h.env, "deaf") })
 	}
 	soon := 100 * time.Millisecond
 	if err := Stop(context.Background(), h.env, "deaf", StopOptions{Timeout: &soon}); err != nil {
@@ -330,6 +332,7 @@ func TestStopKills(t *testing.T) {
 	if r := must(Status(h.env, "deaf"))(t); r.Exit == nil || r.Exit.Code != 137 {
 		t.Errorf("%+v", r)
 	}
+	waiting.Wait() // whoever waits holds the lock for a moment when it wakes
 	if err := Remove(context.Background(), h.env, "deaf", RemoveOptions{}); err != nil {
 		t.Error(err)
 	}
