@@ -145,6 +145,12 @@ fetched before. A rule that a package ships is masked, not deleted.`,
 			if err != nil {
 				return err
 			}
+			// The file the key was added from names it as well as its ID does.
+			if pem, err := readSmall(key); err == nil {
+				if k, err := signature.ParseKey(pem); err == nil {
+					key = k.ID
+				}
+			}
 			files, err := signature.RemoveRule(e.ConfigPath, prefix, key)
 			if errors.Is(err, fs.ErrNotExist) {
 				return withHint(err, "'gantry trust ls' shows the rules in force")
@@ -159,7 +165,7 @@ fetched before. A rule that a package ships is masked, not deleted.`,
 		},
 	}
 	c.Flags().StringVar(&prefix, "prefix", "", "the rules' prefix, exactly")
-	c.Flags().StringVar(&key, "key", "", "the name of one key, the beginning of one, or its file")
+	c.Flags().StringVar(&key, "key", "", "the ID of one key, the beginning of one, or its file")
 	must(c.MarkFlagRequired("prefix"))
 	return c
 }
