@@ -47,19 +47,23 @@ func (b *birth) clone() (pid int, pidfd *os.File, sync syncSocket, err error) {
 		return 0, nil, syncSocket{}, err
 	}
 	defer plan.Close()
-	// High enough that duplicating the others in the child leaves it alone.
-	self, err := unix.FcntlInt(b.init.Fd(), unix.F_DUPFD_CLOEXEC, 256)
-	if err != nil {
-		return 0, nil, syncSocket{}, fmt.Errorf("duplicate gantry-init: %w", err)
-	}
-	defer unix.Close(self)
 	attr := &syscall.ProcAttr{
 		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
-		Files: []uintptr{b.stdio[0].Fd(), b.stdio[1].Fd(), b.stdio[2].Fd(), plan.Fd(), uintptr(pair[1]), uintptr(self)},
+		Files: []uintptr{b.stdio[0].Fd(), b.stdio[1].Fd(), b.stdio[2].Fd(), plan.Fd(), uintptr(pair[1]), 0},
 	}
 	for _, f := range b.sources {
 		attr.Files = append(attr.Files, f.Fd())
 	}
+	// Above what the others become in the child, so that duplicating them
+	// leaves it alone, but not higher than needed: a process of many threads
+	// whose table of descriptors outgrows 64 waits for an RCU grace period,
+	// which takes longer than all the rest of a launch.
+	self, err := unix.FcntlInt(b.init.Fd(), unix.F_DUPFD_CLOEXEC, len(attr.Files))
+	if err != nil {
+		return 0, nil, syncSocket{}, fmt.Errorf("duplicate gantry-init: %w", err)
+	}
+	defer unix.Close(self)
+	attr.Files[stage1.InitSelf] = uintptr(self)
 	pid, pidfd, err = b.fork(self, attr)
 	return pid, pidfd, syncSocket{pair[0]}, err
 }
