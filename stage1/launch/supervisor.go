@@ -8,18 +8,24 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/internal/wire"
 	"github.com/gantryrun/gantry/stage1"
+	"github.com/gantryrun/gantry/stage1/launch/supervise"
 )
 
-// Supervise becomes gantry-stage1 on this thread. It returns only on error,
-// and then has taken everything back.
+// brief is how long an app may take before it gets a supervisor of its own.
+const brief = 20 * time.Millisecond
+
+// Supervise becomes gantry-stage1 on this thread, unless the app is over before
+// that pays. It returns only on error, and then has taken everything back.
 func (s *Started) Supervise() (err error) {
 	defer func() { s.Release() }()
+	supervise.Brief(s.contract, brief)
 	contract, err := memfile("contract", wire.Encode(nil, &s.contract))
 	if err != nil {
 		return err

@@ -57,6 +57,27 @@ func Run(fd int) error {
 	return nil
 }
 
+// Brief waits up to patience for an app whose output nobody copies, and if it
+// ends by then does all that Run would do, and does not return. A program that
+// only prints a line is over before a supervisor could have started. Signals
+// and clients that come meanwhile wait for the supervisor.
+func Brief(c stage1.Contract, patience time.Duration) {
+	if c.Pty >= 0 || c.Stdout >= 0 || c.Stderr >= 0 {
+		return
+	}
+	s := &supervisor{Contract: c}
+	ended := []unix.PollFd{{Fd: int32(c.Pidfd), Events: unix.POLLIN}}
+	for until := time.Now().Add(patience); !s.ended; s.reap() {
+		left := time.Until(until)
+		if left <= 0 {
+			return
+		}
+		// Interrupted by a signal of the runtime it is asked again.
+		_, _ = unix.Poll(ended, int(left.Milliseconds())+1)
+	}
+	s.finish()
+}
+
 func (s *supervisor) read(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
