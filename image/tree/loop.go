@@ -44,10 +44,13 @@ func (d *Dir) hinted(f *os.File, name string) (*os.File, error) {
 func hint(name string) string { return "loops/" + path.Base(name) + ".loop" }
 
 // attach returns an open loop device whose backing file is f: the one that has
-// it already, or a new one, read-only, bypassing the page cache of f where the
-// file system can do that, and gone with its last user. The caller holds the
-// lock of all loop devices.
-func (d *Dir) attach(f *os.File, name string) (*os.File, error) {
+// it already, or a new one, read-only and gone with its last user. The caller
+// holds the lock of all loop devices.
+//
+// Direct I/O keeps what is read from being in memory twice, where the file
+// system of f can do it. Without, it is in the page cache of f also when the
+// device went with its last user, and the next mount need not wait for a disk.
+func (d *Dir) attach(f *os.File, name string, direct bool) (*os.File, error) {
 	loop, err := d.hinted(f, name)
 	if err == nil {
 		return loop, nil
@@ -64,7 +67,7 @@ func (d *Dir) attach(f *os.File, name string) (*os.File, error) {
 		loop = findLoop(&st)
 	}
 	if loop == nil {
-		if loop, err = newLoop(f); err != nil {
+		if loop, err = newLoop(f, direct); err != nil {
 			return nil, fmt.Errorf("attach %s: %w", name, err)
 		}
 	}
@@ -121,7 +124,7 @@ func findLoop(st *unix.Stat_t) *os.File {
 	return nil
 }
 
-func newLoop(f *os.File) (*os.File, error) {
+func newLoop(f *os.File, direct bool) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -139,7 +142,7 @@ func newLoop(f *os.File) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = configure(loop, f)
+		err = configure(loop, f, direct)
 		if err == nil {
 			return loop, nil
 		}
@@ -151,12 +154,15 @@ func newLoop(f *os.File) (*os.File, error) {
 	return nil, fmt.Errorf("get a free loop device: %w after %d tries", unix.EBUSY, loopTries)
 }
 
-func configure(loop, f *os.File) error {
+func configure(loop, f *os.File, direct bool) error {
 	c := unix.LoopConfig{Fd: uint32(f.Fd()), Size: index.BlockSize}
-	c.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO
+	c.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
+	if direct {
+		c.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
+	}
 	copy(c.Info.File_name[:len(c.Info.File_name)-1], path.Base(f.Name()))
 	err := ioctl(loop, unix.LOOP_CONFIGURE, unsafe.Pointer(&c))
-	if !errors.Is(err, unix.EINVAL) {
+	if !direct || !errors.Is(err, unix.EINVAL) {
 		return err
 	}
 	// No direct I/O for this file (fs-verity, some file systems): the kernel
