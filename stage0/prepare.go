@@ -111,6 +111,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		return nil, err
 	}
 	r.spec = res.Spec
+	r.root.prefetch(r.spec.Process)
 	r.launch = launchFile{
 		Version: launchVersion, Launch: v.Launch, Options: o.Options,
 		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,

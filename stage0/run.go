@@ -160,6 +160,7 @@ func (e Env) runPrepared(ctx context.Context, id string, o LaunchOptions, u *und
 		return err
 	}
 	u.Push(r.root.close)
+	r.root.prefetch(r.spec.Process)
 	// From here on it was started once: a pod that failed to is not started
 	// again, since what it ran may have changed its files.
 	u.Push(func() {
