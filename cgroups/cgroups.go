@@ -39,6 +39,7 @@ type Options struct {
 // value is a group of a host that has no writable hierarchy: it limits
 // nothing and holds nothing.
 type Group struct {
+	host     *host
 	v1       []string // absolute directories
 	v2       string   // absolute directory or ""
 	fd       *os.File // of v2
@@ -68,7 +69,7 @@ func create(h *host, o Options) (_ *Group, err error) {
 			return nil, fmt.Errorf("record cgroup: %w", err)
 		}
 	}
-	b := &builder{host: h, name: o.Name, strict: o.Strict, note: o.Note, group: &Group{}}
+	b := &builder{host: h, name: o.Name, strict: o.Strict, note: o.Note, group: &Group{host: h}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.group.Delete())
@@ -153,8 +154,9 @@ func (g *Group) joined() []string {
 }
 
 // Enter moves the calling thread, which must be locked, into the group's v1
-// hierarchies: what it clones before back is called is born there. A group
-// limited to one process has room for two meanwhile, for us and for the app.
+// hierarchies: what it clones before back is called is born there. It must not
+// have changed its groups since Create. A group limited to one process has
+// room for two meanwhile, for us and for the app.
 func (g *Group) Enter() (back func() error, err error) {
 	single := ""
 	for _, dir := range g.v1 {
@@ -163,13 +165,13 @@ func (g *Group) Enter() (back func() error, err error) {
 		}
 	}
 	if single == "" {
-		return Enter(g.v1)
+		return enter(g.host, g.v1)
 	}
 	if err := writeFile(single, "pids.max", "2"); err != nil {
 		return nil, fmt.Errorf("enter cgroup: %w", err)
 	}
 	tighten := func() error { return writeFile(single, "pids.max", "1") }
-	leave, err := Enter(g.v1)
+	leave, err := enter(g.host, g.v1)
 	if err != nil {
 		return nil, errors.Join(err, tighten())
 	}

@@ -22,6 +22,10 @@ func Enter(dirs []string) (back func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	return enter(h, dirs)
+}
+
+func enter(h *host, dirs []string) (back func() error, err error) {
 	var undo []string
 	back = func() error {
 		var errs []error
