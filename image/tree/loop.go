@@ -76,8 +76,12 @@ func (d *Dir) attach(f *os.File, name string, direct bool) (*os.File, error) {
 }
 
 // remember saves the search next time. A hint is always checked against the
-// device itself, so it may be wrong, and it need not survive anything.
+// device itself, so it may be wrong, and it need not survive anything. Mostly
+// the device is the one of last time, and a write would cost a discard.
 func (d *Dir) remember(hint string, loop *os.File) {
+	if b, err := d.root.ReadFile(hint); err == nil && string(b) == loop.Name() {
+		return
+	}
 	_ = d.root.WriteFile(hint, []byte(loop.Name()), 0o600)
 }
 
