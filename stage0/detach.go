@@ -29,9 +29,6 @@ func runDetached(ctx context.Context, e Env, ref string, o RunOptions) (string, 
 	if o.LogDriver == "" {
 		o.LogDriver = stage1.LogToFile
 	}
-	if err := checkLog(o.LogDriver); err != nil {
-		return "", err
-	}
 	e.glanceOver()
 	var u undo.Stack
 	defer u.Run()

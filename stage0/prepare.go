@@ -88,6 +88,10 @@ func (e Env) mountTree(ctx context.Context, t tree.Tree) (rootTree, error) {
 // make does everything of a launch up to the launch itself. The undo stack
 // takes back all of it. With durable the pod's files survive a power cut.
 func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, durable bool) (*ready, error) {
+	asked, err := o.check()
+	if err != nil {
+		return nil, err
+	}
 	r, err := e.newPod(ctx, o, u)
 	if err != nil {
 		return nil, err
@@ -106,7 +110,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 			o.Notes("this host cannot mount EROFS: the root of " + v.Launch.Reference + " is a plain directory, whose files are not checked again at launch")
 		}
 	}
-	res, err := e.bundle(v, r.root, o, r.pod.UUID)
+	res, err := e.bundle(v, r.root, asked, o, r.pod.UUID)
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +121,6 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,
 		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
 		Contents: contentsOf(res),
-	}
-	if err := checkBinds(res.Binds); err != nil {
-		return nil, err
 	}
 	if o.Replace {
 		if err := e.takeName(ctx, r.pod, o, u); err != nil {
@@ -144,11 +145,6 @@ func networkName(s string) string {
 // newPod makes the pod directory and takes its name, so that whoever waits
 // for either sees it before anything slow begins.
 func (e Env) newPod(ctx context.Context, o RunOptions, u *undo.Stack) (*ready, error) {
-	if o.Name != "" {
-		if err := pod.CheckName(o.Name); err != nil {
-			return nil, fmt.Errorf("--name: %w", err)
-		}
-	}
 	p, err := e.pods().Create()
 	if err != nil {
 		return nil, err
@@ -256,11 +252,7 @@ func fetchImage(ctx context.Context, ref string, pull Pull, fetch Fetcher) error
 }
 
 // bundle computes the app's bundle from the verified image.
-func (e Env) bundle(v *Verified, root rootTree, o RunOptions, uuid string) (*bundle.Result, error) {
-	host, err := hostFacts(o.Options)
-	if err != nil {
-		return nil, err
-	}
+func (e Env) bundle(v *Verified, root rootTree, asked *sound, o RunOptions, uuid string) (*bundle.Result, error) {
 	dir, done, err := root.open()
 	if err != nil {
 		return nil, fmt.Errorf("open root: %w", err)
@@ -271,14 +263,14 @@ func (e Env) bundle(v *Verified, root rootTree, o RunOptions, uuid string) (*bun
 		return nil, err
 	}
 	res, err := bundle.Spec(bundle.Input{
-		Image: v.Config, Options: o.Options, Files: files, Host: host,
+		Image: v.Config, Options: o.Options, Files: files, Host: asked.host,
 		Pod: bundle.Pod{UUID: uuid, Dir: filepath.Join(e.pods().Dir(), string(pod.Run), uuid), Rootfs: "rootfs"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	res.Spec.Linux.Seccomp, err = profile(res)
-	return res, err
+	res.Spec.Linux.Seccomp = asked.seccomp
+	return res, nil
 }
 
 // profile loads the seccomp profile a bundle asks for.
@@ -441,6 +433,10 @@ func prepare(ctx context.Context, e Env, ref string, o RunOptions) (string, erro
 }
 
 func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error) {
+	asked, err := o.check()
+	if err != nil {
+		return DryRun{}, err
+	}
 	v, err := e.admitFetching(ctx, ref, o)
 	if err != nil {
 		return DryRun{}, err
@@ -450,11 +446,8 @@ func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error
 		return DryRun{}, err
 	}
 	defer root.close()
-	res, err := e.bundle(v, root, o, pod.NewUUID())
+	res, err := e.bundle(v, root, asked, o, pod.NewUUID())
 	if err != nil {
-		return DryRun{}, err
-	}
-	if err := checkBinds(res.Binds); err != nil {
 		return DryRun{}, err
 	}
 	plan, err := e.plan(res, root, o)

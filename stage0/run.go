@@ -28,9 +28,6 @@ func run(ctx context.Context, e Env, ref string, o RunOptions) error {
 	if o.LogDriver == "" {
 		o.LogDriver = stage1.LogPassthrough
 	}
-	if err := checkLog(o.LogDriver); err != nil {
-		return err
-	}
 	e.glanceOver()
 	var u undo.Stack
 	defer u.Run()

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -203,7 +204,8 @@ func TestStopSignal(t *testing.T) {
 	}
 }
 
-// What is refused says which flag and what to write instead.
+// What is refused says which flag and what to write instead, and says it
+// before the image is known.
 func TestRefusals(t *testing.T) {
 	for want, o := range map[string]Options{
 		"--privileged is not supported":                {Privileged: true},
@@ -238,11 +240,42 @@ func TestRefusals(t *testing.T) {
 		`--label "=x"`:                                 {Labels: []string{"=x"}},
 		`--env "": write`:                              {Env: []string{""}},
 		`--image-volume "x"`:                           {ImageVolume: "x"},
+		`user "-1"`:                                    {User: "-1"},
+		`user "0:99999999999"`:                         {User: "0:99999999999"},
+		`user "a:b:c": write USER[:GROUP]`:             {User: "a:b:c"},
+		`--group-add "+1"`:                             {GroupAdd: []string{"+1"}},
+		`--entrypoint "[": it begins`:                  {Entrypoint: ptr("[")},
 	} {
-		_, err := Spec(input(o))
+		in := input(o)
+		_, err := Spec(in)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
+		if _, early := Check(o, in.Host); fmt.Sprint(early) != fmt.Sprint(err) {
+			t.Errorf("without the image: want %v, got %v", err, early)
+		}
+	}
+}
+
+// What only the image can tell, whom a name means and what to run, is not
+// refused before it is known. What every image gets is known already.
+func TestCheck(t *testing.T) {
+	o := Options{User: "web:audio", GroupAdd: []string{"video"}, Volumes: []string{"/a:/b", "./c:/d", "/fresh"}, CapAdd: []string{"NET_RAW"}, SeccompProfile: "p.json"}
+	in := input(o)
+	early, err := Check(o, in.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Spec(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(early.Binds, r.Binds) || len(r.Binds) != 2 {
+		t.Errorf("host paths: %q, then %q", early.Binds, r.Binds)
+	}
+	caps, then := early.Spec.Process.Capabilities.Bounding, r.Spec.Process.Capabilities.Bounding
+	if early.Seccomp != r.Seccomp || !slices.Equal(caps, then) {
+		t.Errorf("what decides the filter: %s %q, then %s %q", early.Seccomp, caps, r.Seccomp, then)
 	}
 }
 

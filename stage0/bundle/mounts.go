@@ -82,9 +82,6 @@ func (b *builder) userMounts() ([]specs.Mount, error) {
 			return fmt.Errorf("%s %q: %s is mounted twice, see %s", flag, value, m.Destination, prev)
 		}
 		seen[m.Destination] = fmt.Sprintf("%s %q", flag, value)
-		if m.Type == "bind" && !strings.HasPrefix(m.Source, b.Pod.Dir+"/") {
-			b.r.Binds = append(b.r.Binds, m.Source)
-		}
 		out = append(out, m)
 		return nil
 	}
@@ -156,7 +153,9 @@ func (b *builder) bind(source, dest string, options []string) (specs.Mount, erro
 	if err != nil {
 		return specs.Mount{}, err
 	}
-	return specs.Mount{Destination: dest, Type: "bind", Source: path.Clean(source), Options: o}, nil
+	source = path.Clean(source)
+	b.r.Binds = append(b.r.Binds, source)
+	return specs.Mount{Destination: dest, Type: "bind", Source: source, Options: o}, nil
 }
 
 // destination checks where in the pod a mount goes. Nothing may cover / or

@@ -76,18 +76,30 @@ const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 const defaultStopTimeout = 10
 
 // Spec computes the bundle.
-func Spec(in Input) (*Result, error) {
-	if in.Options.Privileged {
+func Spec(in Input) (*Result, error) { return (&builder{Input: in}).build() }
+
+// Check finds what is wrong with options whatever image they are for, so that
+// nobody waits for one to learn that. What it returns is the bundle of an
+// image that asks for nothing: Binds, Seccomp and the bounding set are those
+// that any image gets.
+func Check(o Options, h Host) (*Result, error) {
+	b := &builder{Input: Input{Options: o, Host: h}, early: true}
+	b.Image.Entrypoint = []string{"command"} // it may well have one
+	return b.build()
+}
+
+func (b *builder) build() (*Result, error) {
+	if b.Options.Privileged {
 		return nil, &hinted{
 			fmt.Errorf("--privileged is not supported"),
 			"name what the app needs instead: --cap-add, --volume, --security-opt seccomp=unconfined, --security-opt unmask=ALL",
 		}
 	}
-	b := &builder{Input: in, r: &Result{
-		Spec:   &specs.Spec{Version: specVersion, Root: &specs.Root{Path: in.Pod.Rootfs, Readonly: in.Options.ReadOnly}, Linux: &specs.Linux{}},
+	b.r = &Result{
+		Spec:   &specs.Spec{Version: specVersion, Root: &specs.Root{Path: b.Pod.Rootfs, Readonly: b.Options.ReadOnly}, Linux: &specs.Linux{}},
 		Strict: map[string]bool{},
 		Files:  map[string][]byte{},
-	}}
+	}
 	for _, step := range []func() error{
 		b.network, b.process, b.user, b.environment, b.capabilities, b.limits,
 		b.mounts, b.files, b.resources, b.security, b.linux, b.stop, b.labels,
@@ -106,10 +118,11 @@ const specVersion = "1.0.2"
 // builder fills one Result from one Input, step by step.
 type builder struct {
 	Input
-	r    *Result
-	home string // of the user, from the image's passwd
-	root bool   // the app runs as uid 0
-	host bool   // --net=host
+	r     *Result
+	early bool   // the image is not known yet, nor the names in its files
+	home  string // of the user, from the image's passwd
+	root  bool   // the app runs as uid 0
+	host  bool   // --net=host
 }
 
 func (b *builder) network() error {

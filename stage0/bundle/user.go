@@ -35,6 +35,9 @@ type User struct {
 // gives the user; with one, it is the only one. add are further groups, by
 // name or number.
 func ParseUser(spec string, add []string, files ImageFiles) (User, error) {
+	if err := checkUser(spec, add); err != nil {
+		return User{}, err
+	}
 	who, group, explicit := strings.Cut(spec, ":")
 	if who == "" {
 		who = "0"
@@ -62,6 +65,28 @@ func ParseUser(spec string, add []string, files ImageFiles) (User, error) {
 	// group would be open to the app (CVE-2022-2989).
 	u.Groups = unique(append([]uint32{u.GID}, groups...))
 	return u, nil
+}
+
+// checkUser finds what no image can make right.
+func checkUser(spec string, add []string) error {
+	who, group, _ := strings.Cut(spec, ":")
+	if strings.Contains(group, ":") {
+		return fmt.Errorf("user %q: write USER[:GROUP]", spec)
+	}
+	for _, part := range []string{who, group} {
+		if part == "" {
+			continue // the default
+		}
+		if _, _, err := parseID(part); err != nil {
+			return fmt.Errorf("user %q: %w", spec, err)
+		}
+	}
+	for _, g := range add {
+		if _, _, err := parseID(g); err != nil {
+			return fmt.Errorf("--group-add %q: %w", g, err)
+		}
+	}
+	return nil
 }
 
 // account finds a user by name or number. A number needs no account.
@@ -216,7 +241,13 @@ func unique(ids []uint32) []uint32 {
 }
 
 func (b *builder) user() error {
-	u, err := ParseUser(first(b.Options.User, b.Image.User), b.Options.GroupAdd, b.Files)
+	spec := first(b.Options.User, b.Image.User)
+	u, err := User{}, error(nil)
+	if b.early {
+		err = checkUser(spec, b.Options.GroupAdd)
+	} else {
+		u, err = ParseUser(spec, b.Options.GroupAdd, b.Files)
+	}
 	if err != nil {
 		return err
 	}

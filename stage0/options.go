@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage0
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/pod"
+)
+
+// sound is what was read to find a launch's options in order. It is read once
+// and kept for the bundle: a file that the user named may be a pipe.
+type sound struct {
+	host    bundle.Host
+	seccomp *specs.LinuxSeccomp
+}
+
+// check refuses, before anything is fetched, what no image can make right.
+func (o RunOptions) check() (*sound, error) {
+	if o.Name != "" {
+		if err := pod.CheckName(o.Name); err != nil {
+			return nil, fmt.Errorf("--name: %w", err)
+		}
+	}
+	if _, err := platformOf(o.Platform); err != nil {
+		return nil, err
+	}
+	if o.LogDriver != "" {
+		if err := checkLog(o.LogDriver); err != nil {
+			return nil, err
+		}
+	}
+	if o.PidFile != "" {
+		if _, err := os.Stat(filepath.Dir(o.PidFile)); err != nil {
+			return nil, fmt.Errorf("--pidfile: %w", err)
+		}
+	}
+	host, err := hostFacts(o.Options)
+	if err != nil {
+		return nil, err
+	}
+	res, err := bundle.Check(o.Options, host)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkBinds(res.Binds); err != nil {
+		return nil, err
+	}
+	s := &sound{host: host}
+	s.seccomp, err = profile(res) // by the bounding set, which no image changes
+	return s, err
+}
