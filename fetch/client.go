@@ -24,6 +24,8 @@ const stillTime = 10 * time.Minute
 // client speaks to a worker that serves many requests at once.
 type client struct {
 	p       *process
+	name    string   // of the image, for notes
+	tell    Progress // gets notes
 	mu      sync.Mutex
 	next    uint32
 	pending map[uint32]chan wire.Message
@@ -32,21 +34,32 @@ type client struct {
 }
 
 // converse starts the conversation. Messages for requests nobody made end it.
-func converse(p *process, start any) (*client, error) {
+func converse(p *process, start any, name string, tell Progress) (*client, error) {
 	if err := p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}); err != nil {
 		return nil, p.failure(err)
 	}
 	if err := p.ready(); err != nil {
 		return nil, err
 	}
-	c := &client{p: p, pending: map[uint32]chan wire.Message{}, down: make(chan struct{})}
+	if tell == nil {
+		tell = silent{}
+	}
+	c := &client{p: p, name: name, tell: tell, pending: map[uint32]chan wire.Message{}, down: make(chan struct{})}
 	go c.listen()
 	return c, nil
 }
 
 func (c *client) listen() {
+	notes := 0
 	for {
 		m, _, err := c.p.conn.Recv(false)
+		if err == nil && m.Op == wire.OpNote {
+			if notes++; notes <= wire.MaxNotes {
+				c.note(m)
+				continue
+			}
+			err = fmt.Errorf("more than %d notes: %w", wire.MaxNotes, wire.ErrProtocol)
+		}
 		if err == nil && m.Op != wire.OpDone {
 			err = wire.ErrProtocol
 		}
@@ -63,6 +76,14 @@ func (c *client) listen() {
 			return
 		}
 		reply <- m
+	}
+}
+
+// note passes on why the worker waits.
+func (c *client) note(m wire.Message) {
+	var n wire.Note
+	if m.Decode(&n) == nil {
+		c.tell.Line("fetch " + c.name + ": " + wire.Line(n.Text, wire.MaxNote))
 	}
 }
 
@@ -169,10 +190,11 @@ type stream struct {
 }
 
 func (s *stream) Read(b []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
+	if err := s.r.SetReadDeadline(time.Now().Add(stillTime)); err != nil {
 		return 0, err
 	}
-	if err := s.r.SetReadDeadline(time.Now().Add(stillTime)); err != nil {
+	// In this order: what is cancelled later moves the deadline again.
+	if err := s.ctx.Err(); err != nil {
 		return 0, err
 	}
 	n, err := s.r.Read(b)

@@ -205,8 +205,30 @@ func TestPatience(t *testing.T) {
 			})
 			_, err := h.fetch(ref)
 			check(t, err)
+			said := "fetch " + ref + ": " + s.host() + " answered 429 Too Many Requests and asks to wait 1s; trying again in 1s"
+			if name == "429" && !strings.Contains(h.lines.String(), said) {
+				t.Errorf("people are told %q, not why they wait", h.lines)
+			}
 		})
 	}
+}
+
+// Guards: a manifest whose connection is cut is asked for again, as a layer is.
+func TestCutManifest(t *testing.T) {
+	s := newShop(t, true)
+	p := sample(t, 1)
+	h, ref := trusting(t, s), s.put(t, "a/b:v1", p)
+	var n atomic.Int32
+	s.spoiled(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/manifests/") || n.Add(1) > 2 {
+			return false
+		}
+		w.Header().Set("Content-Type", p.Manifest.Descriptor.MediaType)
+		cut(w, r, p.Manifest.Bytes, false, true)
+		return true
+	})
+	_, err := h.fetch(ref)
+	check(t, err)
 }
 
 // Guards: what is here of a fetch that failed half-way is not fetched again.

@@ -55,8 +55,12 @@ func (s *registry) explain(err error) error {
 	case wire.Unauthorized, wire.Forbidden:
 		say(s.loginHint(), "%s; %s", e.Text, s.lookedAt())
 	case wire.TooMany:
-		say("wait, or log in: registries allow more to users they know ("+s.lookedAt()+")", "%s, also after waiting as it asked", e.Text)
+		say("wait, or log in: registries allow more to users they know ("+s.lookedAt()+")", "%s, also after waiting", e.Text)
 	case wire.Server:
+		if e.Status == 501 { // not implemented: the one that is not tried again
+			say("ask who runs "+host+" which requests it serves", "%s", e.Text)
+			break
+		}
 		say("the registry is in trouble; try again later", "%s, also after several attempts", e.Text)
 	case wire.NoHost:
 		p.Err = errors.Join(ErrUnreachable, e)
@@ -70,6 +74,9 @@ func (s *registry) explain(err error) error {
 	case wire.Cut:
 		p.Err = errors.Join(ErrUnreachable, e)
 		say("try again: what arrived completely is kept", "the connection to %s is cut again and again (%s)", host, e.Text)
+	case wire.Slow:
+		p.Err = errors.Join(ErrUnreachable, e)
+		say("try again later, or from a nearer registry: layers that arrived completely are kept", "%s", e.Text)
 	case wire.TLS:
 		say(s.tlsHint(e), "TLS with %s: %s", host, e.Text)
 	case wire.Blocked:
@@ -77,7 +84,7 @@ func (s *registry) explain(err error) error {
 	case wire.BadContent, wire.TooBig:
 		say("the registry, or something on the way to it, sends wrong bytes; nothing of it was kept", "%s", e.Text)
 	default:
-		say("", "%s", e.Text)
+		say("try again; if "+host+" still answers so, ask who runs it", "%s", e.Text)
 	}
 	return p
 }

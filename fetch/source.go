@@ -65,7 +65,7 @@ func openRegistry(ctx context.Context, r Request) (*registry, error) {
 	c, err := converse(p, wire.NetStart{
 		Host: r.Ref.Host, Repository: r.Ref.Repository, Credential: cred.Credential,
 		PlainHTTP: r.Insecure.HTTP, InsecureTLS: r.Insecure.TLS, UserAgent: "gantry/" + version.String(),
-	})
+	}, r.Ref.Familiar(), r.Progress)
 	if err != nil {
 		p.stop()
 		return nil, err
@@ -168,10 +168,16 @@ func readSignatures(st *stream) ([]signature.Signature, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, n := range found.Notes {
-		found.Notes[i] = wire.Clean(n, 300)
+	return sigs, cleanNotes(found.Notes), nil
+}
+
+// cleanNotes makes a worker's notes fit to print: few, short, a line each.
+func cleanNotes(notes []string) []string {
+	notes = notes[:min(len(notes), 16)]
+	for i, n := range notes {
+		notes[i] = wire.Line(n, wire.MaxNote)
 	}
-	return sigs, found.Notes[:min(len(found.Notes), 16)], nil
+	return notes
 }
 
 // readAll reads a bounded document.

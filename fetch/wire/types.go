@@ -57,6 +57,17 @@ type Content struct {
 	Reference string `json:"reference,omitempty"`
 }
 
+// Note is a sentence for people, said while they wait.
+type Note struct {
+	Text string `json:"text"`
+}
+
+// MaxNote bounds one, and so does MaxNotes their number in a conversation.
+const (
+	MaxNote  = 300
+	MaxNotes = 100
+)
+
 // Discover asks for the signatures attached to any of Subjects.
 type Discover struct {
 	Subjects []Content `json:"subjects"`
@@ -121,6 +132,7 @@ const (
 	Unreachable  Code = "unreachable"
 	Timeout      Code = "timeout"
 	Cut          Code = "cut"
+	Slow         Code = "slow"
 	TLS          Code = "tls"
 	Blocked      Code = "blocked" // our own transport rules refused it
 	BadMedia     Code = "media-type"
@@ -150,6 +162,11 @@ func (e *Error) clean() {
 	e.Text = Clean(e.Text, maxText)
 	e.Host = Clean(e.Host, 255)
 	e.Code = Code(Clean(string(e.Code), 32))
+}
+
+// Line is Clean for what must not begin a line of its own.
+func Line(s string, limit int) string {
+	return strings.Join(strings.Fields(Clean(s, limit)), " ")
 }
 
 // Clean makes foreign text fit to print: bounded, valid UTF-8, without control

@@ -61,6 +61,7 @@ const (
 	OpPushBlob     = "push-blob"
 	OpPushManifest = "push-manifest"
 	OpNeed         = "need" // worker: the parent is asked for a blob of the layout
+	OpNote         = "note" // worker: a sentence for people, no answer
 	OpDone         = "done" // the answer to everything else
 )
 

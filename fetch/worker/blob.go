@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry/remote/errcode"
@@ -21,30 +20,26 @@ import (
 	"github.com/gantryrun/gantry/image"
 )
 
-// idle is how long a body may stand still before it counts as cut.
-const idle = 60 * time.Second
-
-// maxResumes bounds the resumptions of one blob, progress or not: a server
-// that hands out a byte at a time is not worth more.
+// maxResumes bounds the resumptions of one blob, progress or not.
 const maxResumes = 200
 
 // blob streams exactly d.Size bytes of a blob into w. A connection that ends
-// early or stands still is taken up again at the offset reached; attempts are
-// counted afresh whenever bytes arrived, so a bad line makes progress and a
-// dead one ends.
+// early or falls below the pace is taken up again at the offset reached;
+// attempts are counted afresh whenever as much arrived as the pace asks for, so
+// a bad line makes progress, and a dead one or a drip ends.
 func (s *session) blob(ctx context.Context, d wire.Content, w io.Writer) error {
 	if err := image.ValidDigest(digest.Digest(d.Digest)); err != nil {
 		return err
 	}
-	var done int64
+	var done, mark int64
 	for attempt, total := 0, 0; ; attempt, total = attempt+1, total+1 {
 		n, err := s.blobFrom(ctx, d, done, w)
 		done += n
 		if err == nil {
 			return nil
 		}
-		if n > 0 {
-			attempt = 0
+		if done-mark >= s.pace.least {
+			attempt, mark = 0, done
 		}
 		if !resumable(err) || attempt+1 >= maxAttempts || total >= maxResumes {
 			return err
@@ -55,7 +50,7 @@ func (s *session) blob(ctx context.Context, d wire.Content, w io.Writer) error {
 	}
 }
 
-// errReader marks failures of the parent's pipe, where trying again is no use.
+// errPipe marks failures of the parent's pipe, where trying again is no use.
 var errPipe = errors.New("hand bytes to gantry")
 
 func resumable(err error) bool {
@@ -63,7 +58,7 @@ func resumable(err error) bool {
 		return false
 	}
 	switch classify(err) {
-	case wire.Cut, wire.Timeout:
+	case wire.Cut, wire.Timeout, wire.Slow:
 		return true
 	}
 	return false
@@ -71,8 +66,6 @@ func resumable(err error) bool {
 
 // blobFrom requests the bytes from offset on and reports how many reached w.
 func (s *session) blobFrom(ctx context.Context, d wire.Content, offset int64, w io.Writer) (int64, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	header := http.Header{}
 	if offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
@@ -82,33 +75,26 @@ func (s *session) blobFrom(ctx context.Context, d wire.Content, offset int64, w 
 		return 0, err
 	}
 	defer resp.Body.Close()
-	body := &watched{r: resp.Body, timer: time.AfterFunc(idle, func() {
-		cancel(fmt.Errorf("no byte for %s: %w", idle, context.DeadlineExceeded))
-	})}
-	defer body.timer.Stop()
-	if err := position(resp, d, offset, body); err != nil {
+	if err := position(resp, d, offset, resp.Body); err != nil {
 		return 0, err
 	}
-	n, err := copyOut(w, io.LimitReader(body, d.Size-offset))
+	n, err := copyOut(w, io.LimitReader(resp.Body, d.Size-offset))
 	if err == nil && n < d.Size-offset {
 		err = fmt.Errorf("%s ended after %d of %d bytes: %w", s.origin.Host, offset+n, d.Size, io.ErrUnexpectedEOF)
 	}
 	if err == nil {
-		err = s.nothingMore(resp, d, body)
-	}
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
+		err = s.nothingMore(resp, d)
 	}
 	return n, err
 }
 
 // nothingMore refuses a body that goes on after the declared size, unless
 // the connection is merely held open.
-func (s *session) nothingMore(resp *http.Response, d wire.Content, body io.Reader) error {
+func (s *session) nothingMore(resp *http.Response, d wire.Content) error {
 	if resp.ContentLength >= 0 {
 		return nil // the length was checked, and net/http reads no further
 	}
-	if n, _ := body.Read(make([]byte, 1)); n > 0 {
+	if n, _ := resp.Body.Read(make([]byte, 1)); n > 0 {
 		return fail(wire.BadContent, "%s sends more than the %d bytes declared for %s", s.origin.Host, d.Size, d.Digest)
 	}
 	return nil
@@ -158,20 +144,6 @@ func copyOut(w io.Writer, r io.Reader) (int64, error) {
 			return done, readErr
 		}
 	}
-}
-
-// watched restarts its timer whenever bytes arrive. A parent that takes its
-// time does not count: the timer stands while nobody reads.
-type watched struct {
-	r     io.Reader
-	timer *time.Timer
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	w.timer.Reset(idle)
-	n, err := w.r.Read(p)
-	w.timer.Stop()
-	return n, err
 }
 
 // errorsIn decodes a registry's error body, if it is one.

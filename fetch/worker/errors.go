@@ -72,9 +72,12 @@ func describeStatus(r *errcode.ErrorResponse) *wire.Error {
 }
 
 func classify(err error) wire.Code {
+	var own *wire.Error
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
+	case errors.As(err, &own):
+		return own.Code
 	case errors.Is(err, errdef.ErrNotFound):
 		return wire.NotFound
 	case isTLS(err):

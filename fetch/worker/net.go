@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry"
@@ -33,6 +35,7 @@ type session struct {
 	client *auth.Client
 	remote *remote.Repository
 	ref    registry.Reference
+	pace   pace
 }
 
 // serveNet answers requests, several at a time, until the parent hangs up.
@@ -41,7 +44,14 @@ func serveNet(ctx context.Context, c *wire.Conn) error {
 	if _, err := start(c, &order); err != nil {
 		return err
 	}
-	s, openErr := openSession(ctx, order)
+	var notes atomic.Int32
+	s, openErr := openSession(ctx, order, usual(), func(text string) {
+		if notes.Add(1) > wire.MaxNotes {
+			return
+		}
+		// When it cannot be sent nobody is left to tell; the answer will notice.
+		_ = c.Send(wire.Message{Op: wire.OpNote, Body: wire.Body(wire.Note{Text: wire.Line(text, wire.MaxNote)})})
+	})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -72,18 +82,21 @@ func serveNet(ctx context.Context, c *wire.Conn) error {
 	}
 }
 
-func openSession(ctx context.Context, o wire.NetStart) (*session, error) {
+// openSession prepares for one repository. tell gets a sentence for people
+// whenever they wait for the registry.
+func openSession(ctx context.Context, o wire.NetStart, p pace, tell func(string)) (*session, error) {
 	u, err := origin(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{origin: u, repo: o.Repository}
+	s := &session{origin: u, repo: o.Repository, pace: p}
 	s.ref = registry.Reference{Registry: u.Host, Repository: o.Repository}
 	if err := s.ref.ValidateRepository(); err != nil {
 		return nil, fmt.Errorf("repository %s: %w", o.Repository, err)
 	}
-	transport := retry.NewTransport(newTransport(u, o.InsecureTLS))
-	transport.Policy = func() retry.Policy { return patience{} }
+	transport := retry.NewTransport(newTransport(u, o.InsecureTLS, p))
+	waits := &patience{tell: tell}
+	transport.Policy = func() retry.Policy { return waits }
 	cred := auth.Credential{
 		Username: o.Credential.Username, Password: o.Credential.Password,
 		RefreshToken: o.Credential.IdentityToken, AccessToken: o.Credential.RegistryToken,
@@ -185,8 +198,26 @@ func (s *session) resolve(ctx context.Context, ref string) (wire.Content, error)
 	return wire.Content{Digest: string(d), Size: resp.ContentLength, MediaType: mediaType(resp)}, nil
 }
 
-// manifest streams a manifest's bytes as the registry sends them.
+// manifest hands over a manifest's bytes as the registry sends them. It is
+// small enough to be asked for again as a whole when the connection is cut.
 func (s *session) manifest(ctx context.Context, n wire.Named, w io.Writer) (wire.Content, error) {
+	for attempt := 0; ; attempt++ {
+		var b bytes.Buffer
+		c, err := s.manifestOnce(ctx, n, &b)
+		if err == nil {
+			_, err = b.WriteTo(w)
+			return c, err
+		}
+		if !resumable(err) || attempt+1 >= maxAttempts {
+			return c, err
+		}
+		if err := pause(ctx, backoff(attempt)); err != nil {
+			return c, err
+		}
+	}
+}
+
+func (s *session) manifestOnce(ctx context.Context, n wire.Named, w io.Writer) (wire.Content, error) {
 	resp, err := s.get(ctx, http.MethodGet, "manifests/"+n.Reference, accept())
 	if err != nil {
 		return wire.Content{}, err

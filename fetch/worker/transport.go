@@ -44,6 +44,7 @@ const (
 type guard struct {
 	base     http.RoundTripper
 	registry *url.URL // scheme and host
+	pace     pace
 	mu       sync.Mutex
 	realms   map[string]bool
 }
@@ -64,7 +65,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Header.Del("Authorization")
 		req.Header.Del("Cookie")
 	}
-	resp, err := g.base.RoundTrip(req)
+	resp, err := g.pace.hold(g.base, req)
 	if err == nil && home && resp.StatusCode == http.StatusUnauthorized {
 		g.remember(resp.Header.Values("WWW-Authenticate"))
 	}
@@ -106,9 +107,9 @@ func sameOrigin(a, b *url.URL) bool {
 }
 
 // newTransport makes the guarded transport for one registry.
-func newTransport(registry *url.URL, insecureTLS bool) *guard {
+func newTransport(registry *url.URL, insecureTLS bool, p pace) *guard {
 	dial := &dialer{registry: registry.Hostname(), loopback: isLoopback(registry.Hostname()), proxies: proxies()}
-	return &guard{registry: registry, realms: map[string]bool{}, base: &http.Transport{
+	return &guard{registry: registry, pace: p, realms: map[string]bool{}, base: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           dial.DialContext,
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecureTLS}, //nolint:gosec // --insecure-options=tls
