@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/gantryrun/gantry/fetch/wire"
@@ -119,7 +121,9 @@ func (f authFile) find(host, repository string) (wire.Credential, bool, error) {
 		if helper := f.CredHelpers[key]; helper != "" {
 			return wire.Credential{}, false, helperError(key, helper)
 		}
-		for have, e := range f.Auths {
+		// Two spellings of one key: always the same one wins.
+		for _, have := range slices.Sorted(maps.Keys(f.Auths)) {
+			e := f.Auths[have]
 			if normalKey(have) != key {
 				continue
 			}

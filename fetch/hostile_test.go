@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/fetch/wire"
@@ -37,6 +39,8 @@ func villains() map[string]func([]string) error {
 		"endless":      in(wire.Net, endless),
 		"wrong-bytes":  in(wire.Net, wrongBytes),
 		"escapes":      in(wire.Net, escapes),
+		"chatty":       in(wire.Net, chatty),
+		"annotator":    in(wire.Layout, annotator),
 		"yes-man":      in(wire.Verify, yesMan),
 		"novelist":     in(wire.Verify, novelist),
 		"forger":       in(wire.Convert, forger),
@@ -184,6 +188,52 @@ func escapes(c *wire.Conn) error {
 	}
 }
 
+// chatty tells people more than they can read, and not what it should.
+func chatty(c *wire.Conn) error {
+	if err := pretend(c); err != nil {
+		return err
+	}
+	for {
+		note := wire.Note{Text: "\x1b[2J\ngantry: all is well " + strings.Repeat("x", 1000)}
+		if err := c.Send(wire.Message{Op: wire.OpNote, Body: wire.Body(note)}); err != nil {
+			return err
+		}
+	}
+}
+
+// annotator finds nothing and says so at length.
+func annotator(c *wire.Conn) error {
+	if err := pretend(c); err != nil {
+		return err
+	}
+	var order wire.LayoutStart
+	for {
+		m, files, err := c.Recv(true)
+		if err != nil {
+			return err
+		}
+		var body any
+		switch m.Op {
+		case wire.OpStart:
+			if err := m.Decode(&order); err != nil {
+				return err
+			}
+			continue
+		case wire.OpSignatures:
+			note := "\x1b[2J\ngantry: all is well " + strings.Repeat("x", 1000)
+			body = wire.Discovered{Notes: slices.Repeat([]string{note}, 40)}
+		case wire.OpResolve:
+			body = wire.Content{Digest: order.Digest, MediaType: ispec.MediaTypeImageManifest}
+		}
+		for _, f := range files {
+			f.Close()
+		}
+		if err := c.Send(wire.Message{Op: wire.OpDone, Body: wire.Body(body)}); err != nil {
+			return err
+		}
+	}
+}
+
 // yesMan accepts everything.
 func yesMan(c *wire.Conn) error {
 	if err := pretend(c); err != nil {
@@ -291,6 +341,7 @@ func TestHostileWorkers(t *testing.T) {
 		"extra-fds": "protocol violation", "deep-json": "protocol violation",
 		"old-version": "different releases", "unconfined": "not confined", "dies": "exit status 3",
 		"shouts": "exit status 1", "endless": "more than", "wrong-bytes": "", "escapes": "hello",
+		"chatty":  "more than 100 notes",
 		"yes-man": "accepted what does not hold", "novelist": "protocol violation",
 		"forger": "", "holds-on": "", "mergeless": "",
 	} {
@@ -324,7 +375,56 @@ func TestHostileWorkers(t *testing.T) {
 				t.Errorf("%d descriptors before, %d after", open, now)
 			}
 			h.nothingNamed(ref)
+			if said := h.lines.String(); strings.Count(said, "\n") > wire.MaxNotes || strings.ContainsRune(said, 0x1b) || strings.Contains(said, "\ngantry:") {
+				t.Errorf("people are told %.2000q", said)
+			}
 		})
+	}
+}
+
+// Guards: what a worker notes reaches a refusal as few short lines of ours.
+func TestHostileNotes(t *testing.T) {
+	if withCgo {
+		t.Skip("ability missing: executables: its good workers cannot confine themselves with cgo")
+	}
+	p := sample(t, 1)
+	dir := layoutOf(t, p, "v1")
+	h := newHouse(t)
+	h.libexec = libexec(t, "annotator")
+	h.trust("oci:"+dir, "sigstore-key")
+	_, err := h.fetch("oci:" + dir + "@" + p.Manifest.Descriptor.Digest.String())
+	if err == nil || !strings.Contains(err.Error(), "passed over") {
+		t.Fatalf("got %v", err)
+	}
+	if text := err.Error(); strings.ContainsRune(text, 0x1b) || strings.Contains(text, "\ngantry:") || len(text) > 8<<10 {
+		t.Errorf("what a worker says reaches the terminal: %q", text)
+	}
+}
+
+// Guards: a worker whose input was handed over before it said that it is
+// ready still has to answer in time.
+func TestPatienceOutlivesReady(t *testing.T) {
+	ours, theirs, err := wire.Pair()
+	check(t, err)
+	defer ours.Close()
+	fd, err := unix.Dup(int(theirs.Fd()))
+	check(t, err)
+	theirs.Close()
+	worker, err := wire.New(fd)
+	check(t, err)
+	defer worker.Close()
+	p := &process{kind: wire.Convert, conn: ours, said: &tail{}, ended: make(chan struct{})}
+	p.patience(300 * time.Millisecond)
+	check(t, pretend(worker))
+	answer := make(chan error, 1)
+	go func() { answer <- p.order(nil, 0, nil) }()
+	select {
+	case err := <-answer:
+		if err == nil || !strings.Contains(err.Error(), "did not answer in time") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it may take for ever")
 	}
 }
 

@@ -35,16 +35,20 @@ func (f *fetcher) layers(ctx context.Context, img store.Image) ([]tree.Layer, er
 	diffIDs := img.Config.RootFS.DiffIDs
 	out := make([]tree.Layer, len(diffIDs))
 	first := map[digest.Digest]int{}
+	for i, d := range img.Manifest.Layers {
+		j, seen := first[d.Digest]
+		if !seen {
+			first[d.Digest] = i
+		} else if diffIDs[i] != diffIDs[j] {
+			return nil, f.refuse(fmt.Errorf("layer %s has two diff IDs", d.Digest))
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for i, d := range img.Manifest.Layers {
-		if j, seen := first[d.Digest]; seen {
-			if diffIDs[i] != diffIDs[j] {
-				return nil, errors.Join(f.refuse(fmt.Errorf("layer %s has two diff IDs", d.Digest)), g.Wait())
-			}
+		if first[d.Digest] != i {
 			continue
 		}
-		first[d.Digest] = i
 		f.Progress.Layer(d.Digest, 0, d.Size, Waiting)
 		g.Go(func() error {
 			l, err := f.layer(ctx, d, diffIDs[i])

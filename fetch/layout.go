@@ -47,13 +47,14 @@ func openLayout(ctx context.Context, r Request) (*layout, error) {
 		return nil, err
 	}
 	start := wire.LayoutStart{Archive: l.file != nil, Tag: r.Ref.Tag, Digest: string(r.Ref.Digest), Path: r.Ref.Path}
-	err = l.p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}, index)
-	if err == nil {
+	if err = l.p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}, index); err != nil {
+		err = l.p.failure(err)
+	} else {
 		err = l.p.ready()
 	}
 	if err != nil {
 		l.Close()
-		return nil, l.p.failure(err)
+		return nil, err
 	}
 	return l, nil
 }
@@ -256,7 +257,7 @@ func (l *layout) Signatures(ctx context.Context, subjects []ispec.Descriptor) ([
 		return nil, nil, err
 	}
 	t := <-got
-	return t.sigs, found.Notes[:min(len(found.Notes), 16)], t.err
+	return t.sigs, cleanNotes(found.Notes), t.err
 }
 
 // Blob reads bytes where the layout has them; in an archive, where the worker

@@ -44,6 +44,9 @@ type process struct {
 	ended  chan struct{} // closed when it was reaped
 	status error         // of Wait; valid after ended
 	cancel func() bool
+
+	mu    sync.Mutex
+	until time.Time // what patience left it; zero for no limit
 }
 
 // launch starts a worker. files become descriptors 4, 5, …; the caller still
@@ -141,7 +144,9 @@ func (p *process) ready() error {
 	if r.UID == 0 || !r.Seccomp || !r.NoNewPrivs {
 		return p.failure(fmt.Errorf("it is not confined: %+v", r))
 	}
-	return p.conn.SetDeadline(time.Time{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conn.SetDeadline(p.until)
 }
 
 // order gives a worker its one order and waits for its one answer.
@@ -232,6 +237,11 @@ func (t *tail) String() string {
 }
 
 // patience gives a worker that is working on its order so long for the rest.
+// A small layer is handed over before its worker says that it is ready, which
+// must not lift the limit.
 func (p *process) patience(d time.Duration) {
-	_ = p.conn.SetDeadline(time.Now().Add(d)) // a closed socket has no need of it
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until = time.Now().Add(d)
+	_ = p.conn.SetDeadline(p.until) // a closed socket has no need of it
 }
