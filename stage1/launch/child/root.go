@@ -24,13 +24,12 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	if serr != nil {
 		return serr
 	}
+	if err := leaveChroot(); err != nil {
+		return failed("leave chroot", "/", err)
+	}
 	private := unix.MountAttr{Propagation: r.HostPrivate}
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &private); err != nil {
-		e := failed("make mounts private", "/", err)
-		if err == unix.EINVAL {
-			e.Text = "/ is not a mount point; gantry does not launch from inside a chroot"
-		}
-		return e
+		return failed("make mounts private", "/", err)
 	}
 	lower, memory := w.source(r.FD), -1
 	if upper < 0 && lacks(lower, r.Need) {
@@ -57,6 +56,29 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 		return failed("set attributes of root", "/", err)
 	}
 	return failed("attach root", "/", attachOnRoot(w.root))
+}
+
+// leaveChroot goes to the root of the mount namespace, which a caller in a
+// chroot does not have as its own. pivot_root there would put the new root
+// where the chroot was and leave the host's tree around it: an app that may
+// chroot walks out, and who joins the namespace starts outside.
+func leaveChroot() error {
+	self, err := unix.PidfdOpen(unix.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
+	// Allowed only to a thread that shares its root with no other.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	err = unix.Setns(self, unix.CLONE_NEWNS)
+	if err == unix.EPERM {
+		// It takes CAP_SYS_CHROOT. Who has none can neither give it to the
+		// app nor join the namespace again.
+		return nil
+	}
+	return err
 }
 
 func openUpper(r *stage1.Root) (upper, work int, serr *stage1.StepError) {
