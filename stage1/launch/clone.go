@@ -42,7 +42,7 @@ func (b *birth) clone() (pid int, pidfd *os.File, sync syncSocket, err error) {
 			_ = unix.Close(pair[0])
 		}
 	}()
-	plan, err := memfile("plan", append(wire.Encode(nil, &b.plan), b.filter...))
+	plan, err := memfile("plan", unix.MFD_NOEXEC_SEAL, append(wire.Encode(nil, &b.plan), b.filter...))
 	if err != nil {
 		return 0, nil, syncSocket{}, err
 	}

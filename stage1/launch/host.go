@@ -77,9 +77,15 @@ func terminalSize(box *specs.Box) (rows, columns uint16) {
 	return 0, 0
 }
 
-// memfile is an anonymous sealed file with content.
-func memfile(name string, content []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+// memfile is an anonymous sealed file with content. Its kind is MFD_EXEC or
+// MFD_NOEXEC_SEAL: for who does not say, vm.memfd_noexec decides. Kernels
+// before 6.3 know neither.
+func memfile(name string, kind int, content []byte) (*os.File, error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate(name, flags|kind)
+	if err == unix.EINVAL {
+		fd, err = unix.MemfdCreate(name, flags)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make memory file: %w", err)
 	}

@@ -100,24 +100,29 @@ func openInit(libexec string) (*os.File, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("open %s: %w", path, err)
 		}
-		return copyInit(path)
+		return copyInit(path, err)
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(int(f.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		_ = f.Close()
-		return copyInit(path)
+		return copyInit(path, err)
 	}
 	return f, nil
 }
 
-func copyInit(path string) (*os.File, error) {
+// copyInit is for a program whose mount could not be cloned, for the reason
+// given.
+func copyInit(path string, reason error) (*os.File, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	f, err := memfile("gantry-init", b)
+	f, err := memfile("gantry-init", unix.MFD_EXEC, b)
+	if errors.Is(err, unix.EACCES) {
+		err = fmt.Errorf("%w: vm.memfd_noexec=2 forbids programs in memory: set it to 1, or keep %s where its mount can be cloned", err, path)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("clone the mount of %s: %w; copy it: %w", path, reason, err)
 	}
 	defer f.Close()
 	// Opened anew for reading: what somebody may write cannot be executed.

@@ -26,7 +26,7 @@ const brief = 20 * time.Millisecond
 func (s *Started) Supervise() (err error) {
 	defer func() { s.Release() }()
 	supervise.Brief(s.contract, brief)
-	contract, err := memfile("contract", wire.Encode(nil, &s.contract))
+	contract, err := memfile("contract", unix.MFD_NOEXEC_SEAL, wire.Encode(nil, &s.contract))
 	if err != nil {
 		return err
 	}
