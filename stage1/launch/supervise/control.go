@@ -58,6 +58,30 @@ func (s *supervisor) serve(fd int) bool {
 	return err == nil
 }
 
+// answerAll tells every client how the app ended, whatever it asked for: the
+// only ones who hear it of a pod that leaves nothing behind.
+func (s *supervisor) answerAll() {
+	if s.Control < 0 {
+		return
+	}
+	for len(s.conns) < maxConns {
+		before := len(s.conns)
+		if s.accept(); len(s.conns) == before {
+			break
+		}
+	}
+	if len(s.conns) == 0 {
+		return
+	}
+	out, err := json.Marshal(stage1.Reply{Version: stage1.ControlVersion, Apps: map[string]stage1.Status{s.App: s.status()}})
+	if err != nil {
+		return
+	}
+	for _, fd := range s.conns {
+		_, _ = unix.SendmsgN(fd, out, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	}
+}
+
 func (s *supervisor) answer(r stage1.Request) stage1.Reply {
 	if r.Version > stage1.ControlVersion {
 		return stage1.Reply{Needed: r.Version, Error: "this pod's supervisor is older than the request", Errno: int(unix.EPROTONOSUPPORT)}

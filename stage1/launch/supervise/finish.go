@@ -26,9 +26,13 @@ func (s *supervisor) finish() {
 	if s.tty != nil {
 		s.tty.restore()
 	}
+	if s.exit.OOM && s.Echo {
+		s.tellOOM() // in the foreground: elsewhere the status says it
+	}
 	if !s.Remove {
 		s.record() // else nobody could read it
 	}
+	s.answerAll()
 	s.removeCgroups()
 	if s.PidFile != "" {
 		_ = unix.Unlink(s.PidFile) //nolint:forbidigo // the host's, as the user named it
@@ -131,14 +135,42 @@ func (s *supervisor) killCgroup() {
 }
 
 // removeCgroups removes the recorded directories with the groups the app made
-// below. What still is busy is swept by the next gantry.
+// below. Where the app was not everybody's process 1, what it left is only
+// dying by now. What still is busy is swept by the next gantry.
 func (s *supervisor) removeCgroups() {
+	until := time.Now().Add(lastWords * time.Millisecond)
 	for _, dir := range s.Cgroups {
-		if unix.Rmdir(dir) == unix.EBUSY {
+		for unix.Rmdir(dir) == unix.EBUSY && time.Now().Before(until) {
 			removeGroupsBelow(dir)
-			_ = unix.Rmdir(dir)
+			s.killCgroup() // again: it may have forked
+			if !awaitOne(dir, until) {
+				_ = unix.Rmdir(dir)
+				break
+			}
 		}
 	}
+}
+
+// awaitOne waits for the end of a process in a group. It is false if there is
+// none, or none that ends in time.
+func awaitOne(dir string, until time.Time) bool {
+	b, err := readFile(dir + "/cgroup.procs")
+	if err != nil {
+		return false
+	}
+	line, _, _ := bytes.Cut(b, []byte{'\n'})
+	pid, err := strconv.Atoi(string(line))
+	if err != nil || pid <= 0 {
+		return false
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err == unix.ESRCH
+	}
+	defer unix.Close(fd)
+	polls := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(polls, int(max(time.Until(until).Milliseconds(), 0)))
+	return err == unix.EINTR || err == nil && n > 0
 }
 
 func removeGroupsBelow(dir string) {
@@ -181,6 +213,42 @@ func (s *supervisor) oomKilled() bool {
 		}
 	}
 	return false
+}
+
+// tellOOM says on standard error what otherwise looks like somebody's kill -9.
+func (s *supervisor) tellOOM() {
+	pod := s.ID[:min(8, len(s.ID))]
+	if s.NameLink != "" {
+		pod = s.NameLink[strings.LastIndexByte(s.NameLink, '/')+1:]
+	}
+	why := "it has no --memory limit: the group it was started in, or this host, ran out"
+	if limit := s.memoryLimit(); limit != "" {
+		why = "its limit is --memory=" + limit
+	}
+	_, _ = unix.Write(2, []byte("gantry: pod "+pod+": the kernel killed a process of the app for memory: "+why+"\n"))
+}
+
+// memoryLimit is the limit of the app's cgroup as --memory spells it, or "".
+func (s *supervisor) memoryLimit() string {
+	for _, dir := range s.Cgroups {
+		for _, name := range []string{"/memory.max", "/memory.limit_in_bytes"} {
+			b, err := readFile(dir + name)
+			if err != nil {
+				continue
+			}
+			n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+			switch {
+			case err != nil || n > 1<<60: // "max", or version 1's way to say so
+			case n%(1<<20) == 0:
+				return strconv.FormatUint(n>>20, 10) + "m"
+			case n%(1<<10) == 0:
+				return strconv.FormatUint(n>>10, 10) + "k"
+			default:
+				return strconv.FormatUint(n, 10)
+			}
+		}
+	}
+	return ""
 }
 
 func writeFile(path, value string) error {

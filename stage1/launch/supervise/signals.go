@@ -81,8 +81,9 @@ func (s *supervisor) suspend() {
 // dieBy ends this process by the signal the app died by, without a core
 // file. As process 1, which no signal ends, it exits like a shell.
 func dieBy(sig unix.Signal) {
-	none := unix.Rlimit{}
-	_ = unix.Prlimit(0, unix.RLIMIT_CORE, &none, nil)
+	// A limit of 0 would not keep a program that core_pattern pipes to from
+	// being told of a crash of ours.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	var action [32]byte // all zero: SIG_DFL, no flags, empty mask
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, signalSize, 0, 0)
 	set := uint64(1) << (sig - 1)
