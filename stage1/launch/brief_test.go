@@ -245,3 +245,45 @@ func TestLongRunningAppHasASupervisorOfItsOwn(t *testing.T) {
 		t.Errorf("process %d, which supervises, is %s, %s, %v", pid, exe, comm(pid), err)
 	}
 }
+
+// The end of the app takes along whoever is on the way into it, and that is
+// what the user is told.
+func TestAppThatEndsDuringAnExec(t *testing.T) {
+	p, st := running(t, nil)
+	cat, err := os.ReadFile("/bin/cat") // a gantry-init that never gets there
+	if err != nil {
+		t.Skip("ability missing: cat")
+	}
+	r := execRequest(t, p, st, &specs.Process{Args: []string{"true"}, Env: []string{"PATH=/bin"}, Cwd: "/"})
+	r.Libexec, r.Stdin = t.TempDir(), true
+	if err := os.WriteFile(filepath.Join(r.Libexec, "gantry-init"), cat, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := helperCommand(t, helperRequest{Exec: r})
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	entered := func() bool {
+		return slices.ContainsFunc(r.Cgroups, func(dir string) bool {
+			b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+			return strings.Count(string(b), "\n") > 1
+		})
+	}
+	for deadline := time.Now().Add(10 * time.Second); !entered() && time.Now().Before(deadline); {
+		_, _ = unix.Poll(nil, 1)
+	}
+	if err := unix.Kill(st.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	ended := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	_ = cmd.Wait()
+	ended.Stop()
+	if code := cmd.ProcessState.ExitCode(); code != 125 || stderr.String() != "launch: app is not running\n" {
+		t.Errorf("exit status %d: %s", code, stderr.String())
+	}
+}

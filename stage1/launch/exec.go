@@ -160,6 +160,9 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	defer unix.Close(sync.fd)
 	childs.Run()
 	if err := s.follow(&all, sync); err != nil {
+		if s.Pid == 0 && hasEnded(target) {
+			return nil, ErrNotRunning // who sweeps up after the app swept gantry-init too
+		}
 		return nil, err
 	}
 	if err := s.describe(&all, &launch, io, nil); err != nil {
@@ -305,6 +308,13 @@ func openApp(st stage1.Status) (*os.File, error) {
 		return nil, ErrNotRunning
 	}
 	return f, nil
+}
+
+// hasEnded tells whether the process of a pidfd has.
+func hasEnded(pidfd *os.File) bool {
+	polls := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(polls, 0)
+	return err == nil && n > 0
 }
 
 // openUnified opens the one of the recorded directories a process can be
