@@ -14,16 +14,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // bench is one run: where things are and what was found.
 type bench struct {
-	bin, work string
-	pairs     int
-	slow      int // pairs of what takes seconds
-	pods      int
+	bin, work, out string
+	only           string
+	pairs          int
+	slow           int // pairs of what takes seconds
+	pods           int
+	burst          int          // launches of which some run at a time
+	containers     atomic.Int64 // named so far
 
 	Host     string            `json:"host"`
 	Versions map[string]string `json:"versions"`
@@ -34,9 +41,10 @@ type bench struct {
 }
 
 type size struct {
-	Name  string  `json:"name"`
-	Bytes int64   `json:"bytes"`
-	Start float64 `json:"start_ms"`
+	Name  string    `json:"name"`
+	Bytes int64     `json:"bytes"`
+	Start float64   `json:"start_ms"`
+	Times []float64 `json:"times_ms"`
 }
 
 type figure struct {
@@ -47,19 +55,21 @@ type figure struct {
 
 func main() {
 	var b bench
-	out := flag.String("out", "bench/out", "directory of the results")
+	flag.StringVar(&b.out, "out", "bench/out", "directory of the results")
 	flag.StringVar(&b.bin, "bin", "bin", "directory of the executables")
 	flag.IntVar(&b.pairs, "pairs", 40, "pairs of launches")
-	flag.IntVar(&b.slow, "slow-pairs", 5, "pairs of fetches")
+	flag.IntVar(&b.slow, "slow-pairs", 3, "pairs of fetches")
 	flag.IntVar(&b.pods, "pods", 100, "pods that share an image")
+	flag.IntVar(&b.burst, "burst", 40, "launches of a burst")
+	flag.StringVar(&b.only, "only", "launches,fetches,executables,memory", "what to measure")
 	flag.Parse()
-	if err := b.run(*out); err != nil {
+	if err := b.run(); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func (b *bench) run(out string) error {
+func (b *bench) run() error {
 	var err error
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
 		return err
@@ -67,14 +77,36 @@ func (b *bench) run(out string) error {
 	if b.work, err = os.MkdirTemp("", "gantry-bench"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.work)
+	defer b.remove()
 	b.describe()
-	for _, step := range []func() error{b.prepare, b.launches, b.fetches, b.executables, b.memory} {
-		if err := step(); err != nil {
-			return err
-		}
+	fmt.Print(b.head())
+	if err := b.prepare(); err != nil {
+		return err
 	}
-	return b.write(out)
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{{"launches", b.launches}, {"fetches", b.fetches}, {"executables", b.executables}, {"memory", b.memory}} {
+		if !slices.Contains(strings.Split(b.only, ","), step.name) {
+			continue
+		}
+		// One that fails leaves the others.
+		if err := step.do(); err != nil {
+			b.leaveOut(step.name, err)
+		}
+		b.save()
+	}
+	fmt.Print(b.foot())
+	fmt.Fprintf(os.Stderr, "bench: kept in %s, every sample in bench.json\n", b.out)
+	return nil
+}
+
+// remove leaves nothing; podman mounts its storage on itself.
+func (b *bench) remove() {
+	_ = unix.Unmount(filepath.Join(b.work, "podman", "overlay"), unix.MNT_DETACH)
+	if err := os.RemoveAll(b.work); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: remove %s: %v\n", b.work, err)
+	}
 }
 
 // env is a gantry of its own.
@@ -134,18 +166,20 @@ func (b *bench) prepare() error {
 	if err := os.MkdirAll(filepath.Join(b.work, "etc", "trust.d"), 0o755); err != nil {
 		return err
 	}
-	key, layout := filepath.Join(b.work, "key"), b.layout()
+	key := filepath.Join(b.work, "key")
 	return errors.Join(
-		b.mkimage("busybox", layout+":box"),
+		b.mkimage("busybox", b.box()),
 		b.quiet("trust", "keygen", "--output", key),
-		b.quiet("trust", "add", "--prefix", layout, key+".pub"),
-		b.quiet("sign", "--key", key+".key", layout+":box"),
-		b.quiet("fetch", layout+":box"),
-		b.bundle(),
+		b.quiet("trust", "add", "--prefix", b.layout(), key+".pub"),
+		b.quiet("sign", "--key", key+".key", b.box()),
+		b.quiet("fetch", b.box()),
 	)
 }
 
 func (b *bench) layout() string { return "oci:" + filepath.Join(b.work, "oci") }
+
+// box is the image that is launched.
+func (b *bench) box() string { return b.layout() + ":box" }
 
 func (b *bench) mkimage(args ...string) error {
 	_, err := b.timed(filepath.Join(b.bin, "tests", "mkimage"), args...)
@@ -157,62 +191,103 @@ func (b *bench) quiet(args ...string) error {
 	return err
 }
 
-func (b *bench) leave(what string, err error) {
-	b.Left = append(b.Left, fmt.Sprintf("%s: %v", what, err))
-	fmt.Fprintf(os.Stderr, "bench: not measured: %s: %v\n", what, err)
+// compare adds a row measured by turns.
+func (b *bench) compare(r row, n int, ours, theirs func() (time.Duration, error)) {
+	b.add(r, n, turns, ours, theirs)
 }
 
-// compare adds a row, or the reason why there is none.
-func (b *bench) compare(r row, n int, ours, theirs func() (time.Duration, error)) {
+// add measures a row and shows it, or the reason why there is none. What was
+// found so far is on disk before the next begins.
+func (b *bench) add(r row, n int, measure measurement, ours, theirs func() (time.Duration, error)) {
 	fmt.Fprintf(os.Stderr, "bench: %s: %s / %s, %d pairs\n", r.Name, r.Ours, r.Theirs, n)
 	pairs, err := measure(n, ours, theirs)
 	if err != nil {
-		b.leave(r.Name+" against "+r.Theirs, err)
+		b.leave(r, err)
 		return
 	}
 	r.Pairs = pairs
-	b.Rows = append(b.Rows, r.judge())
+	r = r.judge()
+	if len(b.Rows) == 0 {
+		fmt.Print(rowsHead)
+	}
+	b.Rows = append(b.Rows, r)
+	fmt.Print(r.markdown())
+	b.save()
 }
 
-func (b *bench) write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
+// leave notes that a row could not be measured.
+func (b *bench) leave(r row, err error) { b.leaveOut(r.Name+" against "+r.Theirs, err) }
+
+func (b *bench) leaveOut(what string, err error) {
+	b.Left = append(b.Left, fmt.Sprintf("%s: %v", what, err))
+	fmt.Fprintf(os.Stderr, "bench: not measured: %s: %v\n", what, err)
+	b.save()
+}
+
+// save writes what is known so far.
+func (b *bench) save() {
 	j, err := json.MarshalIndent(b, "", "  ")
+	err = errors.Join(err, os.MkdirAll(b.out, 0o755))
+	err = errors.Join(err,
+		os.WriteFile(filepath.Join(b.out, "bench.json"), j, 0o644),
+		os.WriteFile(filepath.Join(b.out, "bench.md"), []byte(b.markdown()), 0o644))
 	if err != nil {
-		return err
+		fmt.Fprintf(os.Stderr, "bench: keep the figures: %v\n", err)
 	}
-	text := b.markdown()
-	fmt.Print(text)
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "bench.json"), j, 0o644),
-		os.WriteFile(filepath.Join(dir, "bench.md"), []byte(text), 0o644),
-	)
 }
 
-func (b *bench) markdown() string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "Measured on %s, Linux %s, by `make bench` (%s).\n\n", b.Host, b.Versions["kernel"], time.Now().UTC().Format(time.DateOnly))
-	s.WriteString("| what | ours (ms) | theirs (ms) | ratio | 95 % | pairs | budget |\n|---|---|---|---|---|---|---|\n")
-	for _, r := range b.Rows {
-		fmt.Fprintf(&s, "| %s: `%s` against `%s` | %.1f | %.1f | %.2f | %.2f–%.2f | %d | %s |\n",
-			r.Name, r.Ours, r.Theirs, r.A, r.B, r.Ratio, r.Low, r.High, len(r.Pairs), r.Budget)
+const rowsHead = "| what | ours (ms) | theirs (ms) | ratio | 95 % | pairs | budget |\n|---|---|---|---|---|---|---|\n"
+
+func (r row) markdown() string {
+	return fmt.Sprintf("| %s: `%s` against `%s` | %.1f | %.1f | %.2f | %.2f–%.2f | %d | %s |\n",
+		r.Name, r.Ours, r.Theirs, r.A, r.B, r.Ratio, r.Low, r.High, len(r.Pairs), r.Budget)
+}
+
+func (b *bench) head() string {
+	return fmt.Sprintf("Measured on %s, Linux %s, by `make bench` (%s).\n\n", b.Host, b.Versions["kernel"], time.Now().UTC().Format(time.DateOnly))
+}
+
+func (b *bench) sizesTable() string {
+	if len(b.Sizes) == 0 {
+		return ""
 	}
+	var s strings.Builder
 	s.WriteString("\n| executable | size (MB) | start to exit (ms) |\n|---|---|---|\n")
 	for _, e := range b.Sizes {
 		fmt.Fprintf(&s, "| %s | %.1f | %.1f |\n", e.Name, float64(e.Bytes)/1e6, e.Start)
 	}
+	return s.String()
+}
+
+func (b *bench) memoryTable() string {
+	if len(b.Memory) == 0 {
+		return ""
+	}
+	var s strings.Builder
 	s.WriteString("\n| memory | |\n|---|---|\n")
 	for _, m := range b.Memory {
 		fmt.Fprintf(&s, "| %s | %.2f %s |\n", m.Name, m.Value, m.Unit)
 	}
-	s.WriteString("\nPeers: ")
-	for _, name := range []string{"gantry", "crun", "runc", "podman", "skopeo", "umoci"} {
-		fmt.Fprintf(&s, "%s (%s) ", name, b.Versions[name])
-	}
-	s.WriteString("\n")
-	for _, l := range b.Left {
-		fmt.Fprintf(&s, "\nNot measured: %s\n", l)
-	}
 	return s.String()
+}
+
+func (b *bench) foot() string {
+	var peers []string
+	for _, name := range []string{"gantry", "crun", "runc", "podman", "skopeo", "umoci"} {
+		peers = append(peers, fmt.Sprintf("%s (%s)", name, b.Versions[name]))
+	}
+	s := "\nPeers: " + strings.Join(peers, ", ") + ".\n"
+	for _, l := range b.Left {
+		s += "\nNot measured: " + l + "\n"
+	}
+	return s
+}
+
+func (b *bench) markdown() string {
+	var s strings.Builder
+	s.WriteString(b.head() + rowsHead)
+	for _, r := range b.Rows {
+		s.WriteString(r.markdown())
+	}
+	return s.String() + b.sizesTable() + b.memoryTable() + b.foot()
 }
