@@ -10,6 +10,9 @@ package stage1
 // supervisor that is older answers with its own version and no result, so
 // that the client can say which version is needed; one that is newer answers
 // as asked. Unknown fields are ignored on both sides.
+//
+// When the app has ended, every client that is connected is sent one Reply
+// more, unasked, with the final Status of the app.
 const (
 	ControlVersion = 1
 	ControlMax     = 64 << 10

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,24 +17,53 @@ import (
 // ErrVersion means that a pod's supervisor is too old for a request.
 var ErrVersion = errors.New("the pod's supervisor is older than this gantry")
 
+// ErrSilent means that nobody answers at a pod's control socket.
+var ErrSilent = errors.New("it does not answer: the pod is still being started, or its supervisor hangs")
+
+// patience is how long a supervisor may take to answer.
+const patience = 5 * time.Second
+
 // Client talks to the supervisor of one pod.
 type Client struct {
 	fd int
 }
 
 // Dial connects to the control socket in a pod directory.
-func Dial(podDir *os.File) (*Client, error) {
+func Dial(podDir *os.File) (*Client, error) { return dial(podDir, patience) }
+
+func dial(podDir *os.File, patience time.Duration) (*Client, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
+		return nil, fmt.Errorf("connect to supervisor: %w", err)
+	}
+	if err := waitFor(fd, patience); err != nil {
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connect to supervisor: %w", err)
 	}
 	// The path below a descriptor always fits into a socket address.
 	address := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", podDir.Fd(), stage1.ControlFile)}
 	if err := unix.Connect(fd, address); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("connect to supervisor: %w", err)
+		return nil, fmt.Errorf("connect to supervisor: %w", silent(err))
 	}
 	return &Client{fd: fd}, nil
+}
+
+// waitFor bounds every connect, send and receive; 0 is no bound.
+func waitFor(fd int, d time.Duration) error {
+	t := unix.NsecToTimeval(d.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &t); err != nil {
+		return err
+	}
+	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &t)
+}
+
+// silent names what the kernel says when the bound was reached.
+func silent(err error) error {
+	if err == unix.EAGAIN {
+		return ErrSilent
+	}
+	return err
 }
 
 // Close ends the connection.
@@ -48,21 +78,47 @@ func (c *Client) Ask(r stage1.Request) (stage1.Reply, error) {
 		return reply, err
 	}
 	if _, err := unix.SendmsgN(c.fd, b, nil, nil, unix.MSG_NOSIGNAL); err != nil {
-		return reply, fmt.Errorf("ask supervisor: %w", err)
+		return reply, fmt.Errorf("ask supervisor: %w", silent(err))
 	}
-	b = make([]byte, stage1.ControlMax)
-	n, err := read(c.fd, b)
-	if err != nil {
-		return reply, fmt.Errorf("hear from supervisor: %w", err)
-	}
-	if err := json.Unmarshal(b[:n], &reply); err != nil {
-		return reply, fmt.Errorf("hear from supervisor: %w", err)
+	if reply, err = c.hear(); err != nil {
+		return reply, err
 	}
 	switch {
 	case reply.Needed > 0:
 		return reply, fmt.Errorf("%w: it speaks protocol %d, %q needs %d", ErrVersion, reply.Version, r.Op, reply.Needed)
 	case reply.Error != "":
 		return reply, errors.New(reply.Error)
+	}
+	return reply, nil
+}
+
+// End waits, however long it takes, for the app to end and returns its final
+// status. A supervisor that was killed says nothing: that is an error.
+func (c *Client) End(app string) (stage1.Status, error) {
+	if err := waitFor(c.fd, 0); err != nil {
+		return stage1.Status{}, fmt.Errorf("wait for supervisor: %w", err)
+	}
+	for {
+		reply, err := c.hear()
+		if err != nil {
+			return stage1.Status{}, err
+		}
+		if st := reply.Apps[app]; st.Exit != nil {
+			return st, nil
+		}
+	}
+}
+
+// hear receives one reply.
+func (c *Client) hear() (stage1.Reply, error) {
+	var reply stage1.Reply
+	b := make([]byte, stage1.ControlMax)
+	n, err := read(c.fd, b)
+	if err == nil {
+		err = json.Unmarshal(b[:n], &reply)
+	}
+	if err != nil {
+		return reply, fmt.Errorf("hear from supervisor: %w", silent(err))
 	}
 	return reply, nil
 }
