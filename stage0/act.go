@@ -224,12 +224,9 @@ func kill(e Env, id, signal string) error {
 		return err
 	}
 	defer p.Close()
-	proc, ok, err := running(p)
+	proc, err := running(p)
 	if err != nil {
 		return err
-	}
-	if !ok {
-		return notRunning(p)
 	}
 	defer proc.close()
 	if err := proc.signal(n); err != nil {
@@ -238,17 +235,19 @@ func kill(e Env, id, signal string) error {
 	return nil
 }
 
-// running opens the app's process if the pod runs.
-func running(p *pod.Pod) (process, bool, error) {
+// running opens the process of an app that runs; one that does not is an
+// error: ErrNotRunning.
+func running(p *pod.Pod) (process, error) {
 	state, err := p.State()
-	if err != nil || state != pod.Running {
-		return process{}, false, err
+	if err != nil {
+		return process{}, err
 	}
-	return openProcess(p)
-}
-
-func notRunning(p *pod.Pod) error {
-	return fmt.Errorf("pod %s %w", pod.Short(p.UUID), ErrNotRunning)
+	if state == pod.Running {
+		if proc, ok, err := openProcess(p); ok || err != nil {
+			return proc, err
+		}
+	}
+	return process{}, fmt.Errorf("pod %s %w", pod.Short(p.UUID), ErrNotRunning)
 }
 
 func remove(ctx context.Context, e Env, id string, o RemoveOptions) error {
@@ -274,13 +273,32 @@ func (e Env) removePod(ctx context.Context, p *pod.Pod, force bool) error {
 			return err
 		}
 	}
-	if err := p.TryLock(); err != nil {
+	if err := lockSoon(ctx, p); err != nil {
 		if errors.Is(err, pod.ErrBusy) {
 			return fmt.Errorf("remove pod %s: %w", pod.Short(p.UUID), ErrBusy)
 		}
 		return ignoreGone(err)
 	}
 	return e.destroy(p)
+}
+
+// busyPatience is how long a removal waits for who has the pod: longer than
+// sweeping it takes, shorter than an app runs.
+const busyPatience = time.Second
+
+// lockSoon makes the caller the pod's owner, as soon as one who has it only
+// for a moment gives it up.
+func lockSoon(ctx context.Context, p *pod.Pod) error {
+	soft, cancel := context.WithTimeout(ctx, busyPatience)
+	defer cancel()
+	err := p.TryLock()
+	for errors.Is(err, pod.ErrBusy) {
+		if waitFree(soft, p) != nil {
+			return err
+		}
+		err = p.TryLock()
+	}
+	return err
 }
 
 // hint is an error that knows what to do next.

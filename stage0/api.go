@@ -267,8 +267,8 @@ type CheckItem struct {
 // Check says what this host can and cannot do, in a fixed order.
 func Check(e Env) []CheckItem { return check(e) }
 
-// ErrBusy is returned at once when another process is starting, removing or
-// preparing the same pod.
+// ErrBusy is returned when another process is starting, removing or preparing
+// the same pod: at once, but for a removal, which waits a second for it.
 var ErrBusy = errors.New("another process has it")
 
 // ErrNotRunning is returned when a pod has no running app to act on.

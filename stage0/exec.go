@@ -65,12 +65,9 @@ func (e Env) enter(ctx context.Context, id string, o ExecOptions, report *readin
 		return err
 	}
 	defer p.Close()
-	proc, ok, err := running(p)
+	proc, err := running(p)
 	if err != nil {
 		return err
-	}
-	if !ok {
-		return notRunning(p)
 	}
 	defer proc.close()
 	r, err := e.reread(p)

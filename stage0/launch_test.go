@@ -7,11 +7,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -317,6 +319,119 @@ func TestWaitAndExit(t *testing.T) {
 	}
 }
 
+// A pod that is removed at its end leaves nothing to read: who waits hears from
+// its supervisor how the app ended.
+func TestWaitForRemoved(t *testing.T) {
+	h := newHost(t)
+	for n, want := range map[string]string{"7": "7", "9": "137 (SIGKILL)"} {
+		h.gantry("run", "-d", "--rm", "--name", "w", h.ref, "sh", "-c", "trap 'exit 7' HUP; while :; do sleep 0.05; done")
+		p := must(h.env.pods().Find("w"))(t)
+		heard := make(chan Record, 1)
+		go func() {
+			r, err := Wait(context.Background(), h.env, "w")
+			if err != nil {
+				t.Error(err)
+			}
+			heard <- r
+		}()
+		awaitWaiter(t, p)
+		_ = p.Close()
+		if err := Kill(h.env, "w", map[string]string{"7": "HUP", "9": "KILL"}[n]); err != nil {
+			t.Fatal(err)
+		}
+		r := <-heard
+		if r.State != "removed" || r.Name != "w" || r.Image == "" || r.Exit == nil || r.Exit.Text() != want || r.Exited.Before(r.Started) {
+			t.Errorf("want %s: %+v %+v", want, r, r.Exit)
+		}
+	}
+}
+
+// awaitWaiter returns when somebody sleeps until the pod's lock is free. Before
+// that he has connected to its supervisor.
+func awaitWaiter(t *testing.T, p *pod.Pod) {
+	t.Helper()
+	st := must(p.File().Stat())(t).Sys().(*syscall.Stat_t)
+	lock := fmt.Sprintf(":%d ", st.Ino)
+	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+		for line := range strings.Lines(string(must(os.ReadFile("/proc/locks"))(t))) {
+			if strings.Contains(line, "-> FLOCK") && strings.Contains(line, lock) {
+				return
+			}
+		}
+	}
+	t.Fatal("nobody waits")
+}
+
+// Whoever has a pod for a moment, to sweep it or to look at it, does not make
+// a removal fail; one who keeps it does.
+func TestRemoveOutwaits(t *testing.T) {
+	dir := t.TempDir()
+	e := Env{Dir: dir, RunDir: filepath.Join(dir, "run")}
+	exited := func() string {
+		p := must(e.pods().Create())(t)
+		defer p.Close()
+		for _, to := range []pod.Phase{pod.Run, pod.Exited} {
+			if err := p.Move(to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return p.UUID
+	}
+	other := func(uuid string) *pod.Pod {
+		p := must(e.pods().Find(uuid))(t)
+		if err := p.TryLock(); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	uuid := exited()
+	p := other(uuid)
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		_ = p.Close()
+	}()
+	if err := Remove(context.Background(), e, uuid, RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := Status(e, uuid); !errors.Is(err, pod.ErrNotFound) {
+		t.Errorf("it is still there: %v", err)
+	}
+	uuid = exited()
+	p = other(uuid)
+	defer p.Close()
+	if err := Remove(context.Background(), e, uuid, RemoveOptions{}); !errors.Is(err, ErrBusy) {
+		t.Errorf("another keeps it: %v", err)
+	}
+}
+
+// A reader that saw a pod run and finds it moved takes no lock: it would tell
+// who removes the pod that another has it.
+func TestReaderOfEndedPodTakesNoLock(t *testing.T) {
+	dir := t.TempDir()
+	e := Env{Dir: dir, RunDir: filepath.Join(dir, "run")}
+	owner := must(e.pods().Create())(t)
+	if err := owner.Move(pod.Run); err != nil {
+		t.Fatal(err)
+	}
+	reader := must(e.pods().Find(owner.UUID))(t)
+	defer reader.Close()
+	if err := owner.Move(pod.Exited); err != nil {
+		t.Fatal(err)
+	}
+	_ = owner.Close()
+	remover := must(e.pods().Find(owner.UUID))(t)
+	defer remover.Close()
+	if err := remover.TryLock(); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := e.sweepCrashed(reader); done || err != nil {
+		t.Errorf("%v, %v", done, err)
+	}
+	if reader.Phase() != pod.Exited {
+		t.Errorf("it was not looked at: it stands in %s", reader.Phase())
+	}
+}
+
 // A stop that has to kill, beside others who wait, ends and removes at once.
 func TestStopKills(t *testing.T) {
 	h := newHost(t)
@@ -332,13 +447,13 @@ func TestStopKills(t *testing.T) {
 	if r := must(Status(h.env, "deaf"))(t); r.Exit == nil || r.Exit.Code != 137 {
 		t.Errorf("%+v", r)
 	}
-	waiting.Wait() // whoever waits holds the lock for a moment when it wakes
 	if err := Remove(context.Background(), h.env, "deaf", RemoveOptions{}); err != nil {
 		t.Error(err)
 	}
 	if err := Stop(context.Background(), h.env, "deaf", StopOptions{}); !errors.Is(err, pod.ErrNotFound) {
 		t.Error(err)
 	}
+	waiting.Wait()
 }
 
 // What failed to start leaves no pod, no name and no control group.

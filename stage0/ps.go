@@ -59,12 +59,9 @@ func ps(e Env, id string) ([]Process, error) {
 		return nil, err
 	}
 	defer p.Close()
-	proc, ok, err := running(p)
+	proc, err := running(p)
 	if err != nil {
 		return nil, err
-	}
-	if !ok {
-		return nil, notRunning(p)
 	}
 	proc.close()
 	pids, err := members(p, proc.pid)

@@ -18,6 +18,7 @@ import (
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
+	"github.com/gantryrun/gantry/stage1/launch"
 )
 
 // appName is the name of the app of a pod that has one.
@@ -50,14 +51,19 @@ func record(p *pod.Pod) (Record, error) {
 		r.Problem = err.Error()
 		return r, nil
 	}
-	r.Name, r.Created, r.Network, r.Labels = m.Name, m.Created, m.Network, m.Labels
-	if len(m.Apps) > 0 {
-		r.Image, r.Manifest, r.Command = m.Apps[0].Image, m.Apps[0].Manifest, m.Apps[0].Command
-	}
+	r.describe(m)
 	if ph := p.Phase(); ph == pod.Run || ph == pod.Exited {
 		r.fill(p, state)
 	}
 	return r, nil
+}
+
+// describe adds what the pod was made of.
+func (r *Record) describe(m pod.Manifest) {
+	r.Name, r.Created, r.Network, r.Labels = m.Name, m.Created, m.Network, m.Labels
+	if len(m.Apps) > 0 {
+		r.Image, r.Manifest, r.Command = m.Apps[0].Image, m.Apps[0].Manifest, m.Apps[0].Command
+	}
 }
 
 // fill adds what the supervisor recorded.
@@ -79,11 +85,20 @@ func (r *Record) fill(p *pod.Pod, state pod.State) {
 	if state != pod.Ended && state != pod.Deleting {
 		return
 	}
+	r.end(st)
+	if st.Finished != 0 {
+		return
+	}
+	if r.Exited, err = p.Since(); err != nil || p.Phase() == pod.Run {
+		r.Exited = time.Time{} // nobody knows when
+	}
+}
+
+// end adds how the app ended, as far as the supervisor could say.
+func (r *Record) end(st stage1.Status) {
 	r.Exit = &Exit{}
 	if st.Finished != 0 {
 		r.Exited = time.Unix(0, st.Finished)
-	} else if r.Exited, err = p.Since(); err != nil || p.Phase() == pod.Run {
-		r.Exited = time.Time{} // nobody knows when
 	}
 	if x := st.Exit; x != nil {
 		*r.Exit = Exit{Known: true, Code: x.Code, OOM: x.OOM}
@@ -257,6 +272,10 @@ func wait(ctx context.Context, e Env, id string) (Record, error) {
 	}
 	defer p.Close()
 	m, _ := p.Manifest()
+	var last <-chan stage1.Status
+	if m.Remove {
+		last = lastStatus(p)
+	}
 	if err := waitFree(ctx, p); err != nil {
 		return Record{}, err
 	}
@@ -265,9 +284,34 @@ func wait(ctx context.Context, e Env, id string) (Record, error) {
 	}
 	r, err := record(p)
 	if errors.Is(err, pod.ErrNotFound) && m.Remove {
-		return Record{UUID: p.UUID, Name: m.Name, State: "removed", Created: m.Created}, nil
+		r, err = Record{UUID: p.UUID, State: "removed"}, nil
+		r.describe(m)
+		if st, ok := <-last; ok {
+			r.Started = time.Unix(0, st.Started)
+			r.end(st)
+		}
 	}
 	return r, err
+}
+
+// lastStatus is what the supervisor of a pod that leaves no record says when
+// the app has ended: one status, or none when it was killed, has too many
+// clients, or is not there yet.
+func lastStatus(p *pod.Pod) <-chan stage1.Status {
+	last := make(chan stage1.Status, 1)
+	c, err := launch.Dial(p.File())
+	if err != nil {
+		close(last)
+		return last
+	}
+	go func() {
+		defer close(last)
+		defer c.Close()
+		if st, err := c.End(appName); err == nil {
+			last <- st
+		}
+	}()
+	return last
 }
 
 // waitFree blocks until nobody owns the pod, or ctx ends.

@@ -34,6 +34,11 @@ func (e Env) sweepCrashed(p *pod.Pod) (bool, error) {
 	if p.Phase() != pod.Run {
 		return false, nil
 	}
+	// It is looked at before it is locked: who was woken by its end and finds
+	// it moved must not stand in the way of who removes it.
+	if state, err := p.State(); err != nil || state != pod.Ended || p.Phase() != pod.Run {
+		return false, ignoreGone(err)
+	}
 	if err := p.TryLock(); err != nil {
 		if errors.Is(err, pod.ErrBusy) {
 			return false, nil // it runs, or another one sweeps it
