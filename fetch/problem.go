@@ -57,7 +57,7 @@ func (s *registry) explain(err error) error {
 	case wire.TooMany:
 		say("wait, or log in: registries allow more to users they know ("+s.lookedAt()+")", "%s, also after waiting", e.Text)
 	case wire.Server:
-		if e.Status == 501 { // not implemented: the one that is not tried again
+		if e.Status == 501 { // the one that is not tried again
 			say("ask who runs "+host+" which requests it serves", "%s", e.Text)
 			break
 		}
