@@ -44,7 +44,7 @@ type app struct {
 // Main runs one command line and returns the process's exit status.
 func Main(args []string, in, out, errw *os.File) int {
 	a := &app{in: in, out: out, err: errw, errFile: errw, ctx: context.Background()}
-	root := a.root()
+	root := a.root(named(args))
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
@@ -57,7 +57,7 @@ func Main(args []string, in, out, errw *os.File) int {
 
 // Root returns the command tree, for the generators of manual pages.
 func Root() *cobra.Command {
-	return (&app{in: os.Stdin, out: os.Stdout, err: os.Stderr, errFile: os.Stderr, ctx: context.Background()}).root()
+	return (&app{in: os.Stdin, out: os.Stdout, err: os.Stderr, errFile: os.Stderr, ctx: context.Background()}).root("")
 }
 
 // exitError ends the process with a status and prints nothing: the status is

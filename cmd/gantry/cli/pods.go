@@ -14,15 +14,6 @@ import (
 	"github.com/gantryrun/gantry/stage0"
 )
 
-// podCommands are the commands about pods, in the order help shows them.
-func (a *app) podCommands() []*cobra.Command {
-	return []*cobra.Command{
-		a.runCommand(), a.prepareCommand(), a.runPreparedCommand(), a.execCommand(), a.listCommand(),
-		a.statusCommand(), a.psCommand(), a.logsCommand(), a.inspectCommand(),
-		a.stopCommand(), a.killCommand(), a.rmCommand(), a.gcCommand(),
-	}
-}
-
 func (a *app) listCommand() *cobra.Command {
 	var o stage0.ListOptions
 	var format string

@@ -5,6 +5,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -30,8 +31,61 @@ const rootExample = `  gantry trust keygen --output acme
   gantry run --net=host registry.example.com/acme/web:1
   gantry list`
 
-// root builds the whole command tree afresh: nothing is registered globally.
-func (a *app) root() *cobra.Command {
+// entry is one command of the first level.
+type entry struct {
+	name, group string
+	make        func() *cobra.Command
+}
+
+func (a *app) commands() []entry {
+	return []entry{
+		{"run", "pods", a.runCommand},
+		{"prepare", "pods", a.prepareCommand},
+		{"run-prepared", "pods", a.runPreparedCommand},
+		{"exec", "pods", a.execCommand},
+		{"list", "pods", a.listCommand},
+		{"status", "pods", a.statusCommand},
+		{"ps", "pods", a.psCommand},
+		{"logs", "pods", a.logsCommand},
+		{"inspect", "pods", a.inspectCommand},
+		{"stop", "pods", a.stopCommand},
+		{"kill", "pods", a.killCommand},
+		{"rm", "pods", a.rmCommand},
+		{"gc", "pods", a.gcCommand},
+		{"fetch", "images", a.fetchCommand},
+		{"image", "images", a.imageCommand},
+		{"trust", "trust", a.trustCommand},
+		{"sign", "trust", a.signCommand},
+		{"check", "host", a.checkCommand},
+		{"config", "host", a.configCommand},
+		{"version", "host", a.versionCommand},
+	}
+}
+
+// named returns the word of a command line that stands where a command does,
+// or "" when only the whole tree can tell.
+func named(args []string) string {
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		flag, _, whole := strings.Cut(args[0], "=")
+		if !slices.Contains([]string{"--dir", "--run-dir", "--config-path", "--libexec-dir"}, flag) {
+			return ""
+		}
+		args = args[1:]
+		if !whole && len(args) > 0 {
+			args = args[1:] // its value
+		}
+	}
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+// root builds the command tree afresh: nothing is registered globally. When
+// only names a command the rest is left out, which would take half a
+// millisecond of every launch; else, for help, completion, aliases and
+// mistakes, it is the whole tree.
+func (a *app) root(only string) *cobra.Command {
 	c := &cobra.Command{
 		Use:                   "gantry COMMAND",
 		Short:                 "Fetch, verify and launch OCI images without a daemon",
@@ -54,26 +108,20 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.globals.libexec, "libexec-dir", "", "find gantry's other executables in `DIR` (default beside gantry, or $GANTRY_LIBEXEC_DIR)")
 	f.SortFlags = true
 
-	groups := []*cobra.Group{
-		{ID: "pods", Title: "Pods:"},
-		{ID: "images", Title: "Images:"},
-		{ID: "trust", Title: "Trust:"},
-		{ID: "host", Title: "This host:"},
+	c.AddGroup(
+		&cobra.Group{ID: "pods", Title: "Pods:"},
+		&cobra.Group{ID: "images", Title: "Images:"},
+		&cobra.Group{ID: "trust", Title: "Trust:"},
+		&cobra.Group{ID: "host", Title: "This host:"},
+	)
+	all := a.commands()
+	if i := slices.IndexFunc(all, func(e entry) bool { return e.name == only }); i >= 0 {
+		all = all[i : i+1]
 	}
-	c.AddGroup(groups...)
-	for _, g := range []struct {
-		id   string
-		cmds []*cobra.Command
-	}{
-		{"pods", a.podCommands()},
-		{"images", []*cobra.Command{a.fetchCommand(), a.imageCommand()}},
-		{"trust", []*cobra.Command{a.trustCommand(), a.signCommand()}},
-		{"host", []*cobra.Command{a.checkCommand(), a.configCommand(), a.versionCommand()}},
-	} {
-		for _, cmd := range g.cmds {
-			cmd.GroupID = g.id
-			c.AddCommand(cmd)
-		}
+	for _, e := range all {
+		cmd := e.make()
+		cmd.GroupID = e.group
+		c.AddCommand(cmd)
 	}
 	return c
 }

@@ -53,41 +53,48 @@ func (a *app) runCommand() *cobra.Command {
 		Short:   "Fetch, verify and launch an image",
 		Long:    runLong,
 		Example: runExample,
-		Args:    rangeArgs(1, -1),
-		RunE: func(c *cobra.Command, args []string) error {
-			e, err := a.env()
-			if err != nil {
-				return err
-			}
-			o, err := a.runOptions(c, e, &f, args)
-			if err != nil {
-				return err
-			}
-			switch {
-			case f.dryRun:
-				d, err := stage0.Plan(a.ctx, e, args[0], o)
-				if err != nil {
-					return err
-				}
-				return a.json(d)
-			case f.detach:
-				uuid, err := stage0.RunDetached(a.ctx, e, args[0], o)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintln(a.out, uuid)
-				return nil
-			}
-			return stage0.Run(a.ctx, e, args[0], o)
-		},
 	}
-	f.register(c.Flags())
+	a.forImage(c, &f, func(e stage0.Env, ref string, o stage0.RunOptions) error {
+		switch {
+		case f.dryRun:
+			d, err := stage0.Plan(a.ctx, e, ref, o)
+			if err != nil {
+				return err
+			}
+			return a.json(d)
+		case f.detach:
+			uuid, err := stage0.RunDetached(a.ctx, e, ref, o)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, uuid)
+			return nil
+		}
+		return stage0.Run(a.ctx, e, ref, o)
+	})
 	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "start the pod in a session of its own and print its UUID")
-	c.Flags().BoolVar(&f.Remove, "rm", false, "delete the pod when the app ends")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what was proven, the bundle and the ordered steps as JSON; launch nothing")
 	c.Flags().StringVar(&f.PidFile, "pidfile", "", "write the app's PID to `FILE` once it runs")
-	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// forImage gives a command the arguments of run and what is to be done with
+// them.
+func (a *app) forImage(c *cobra.Command, f *runFlags, do func(stage0.Env, string, stage0.RunOptions) error) {
+	f.register(c.Flags())
+	c.Flags().SetInterspersed(false)
+	c.Args = rangeArgs(1, -1)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		e, err := a.env()
+		if err != nil {
+			return err
+		}
+		o, err := a.runOptions(c, e, f, args)
+		if err != nil {
+			return err
+		}
+		return do(e, args[0], o)
+	}
 }
 
 // register adds what shapes the pod, in podman's spelling.
@@ -101,6 +108,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress")
 	s.StringVar(&f.authFile, "authfile", "", "take registry credentials from `FILE` (default $REGISTRY_AUTH_FILE, else ~/.docker/config.json)")
 	s.StringSliceVar(&f.insecure, "insecure-options", nil, "give up a check, each time with a warning: `LIST` of image (signatures), tls, http")
+	s.BoolVar(&f.Remove, "rm", false, "delete the pod when the app ends")
 	s.StringVar(&f.UUIDFile, "uuid-file", "", "write the pod's UUID to `FILE`")
 	s.StringVar(&f.cidFile, "cidfile", "", "same as --uuid-file")
 	s.StringVar(&f.LogDriver, "log-driver", "", "`DRIVER` passthrough (default), file (default with -d) or none")
@@ -216,27 +224,15 @@ func (a *app) prepareCommand() *cobra.Command {
 		Use:    "prepare [flags] IMAGE [--] [COMMAND [ARG...]]",
 		Short:  "Do everything of run that can be done ahead; print the pod's UUID",
 		Hidden: true,
-		Args:   rangeArgs(1, -1),
-		RunE: func(c *cobra.Command, args []string) error {
-			e, err := a.env()
-			if err != nil {
-				return err
-			}
-			o, err := a.runOptions(c, e, &f, args)
-			if err != nil {
-				return err
-			}
-			uuid, err := stage0.Prepare(a.ctx, e, args[0], o)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(a.out, uuid)
-			return nil
-		},
 	}
-	f.register(c.Flags())
-	c.Flags().BoolVar(&f.Remove, "rm", false, "delete the pod when the app ends")
-	c.Flags().SetInterspersed(false)
+	a.forImage(c, &f, func(e stage0.Env, ref string, o stage0.RunOptions) error {
+		uuid, err := stage0.Prepare(a.ctx, e, ref, o)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(a.out, uuid)
+		return nil
+	})
 	return c
 }
 

@@ -31,6 +31,10 @@ func usage(c *cobra.Command) error {
 	return nil
 }
 
+// nameWidth is the column of the commands' names. Cobra's own depends on the
+// names beside the command, which may not have been built.
+const nameWidth = 12
+
 func subcommands(w io.Writer, c *cobra.Command) {
 	if !c.HasAvailableSubCommands() {
 		return
@@ -43,7 +47,7 @@ func subcommands(w io.Writer, c *cobra.Command) {
 		fmt.Fprintf(w, "\n%s\n", g.Title)
 		for _, sub := range c.Commands() {
 			if sub.GroupID == g.ID && sub.IsAvailableCommand() && sub.Name() != "help" {
-				fmt.Fprintf(w, "  %-*s  %s\n", c.NamePadding()+1, sub.Name(), sub.Short)
+				fmt.Fprintf(w, "  %-*s  %s\n", nameWidth, sub.Name(), sub.Short)
 			}
 		}
 	}
