@@ -17,6 +17,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/flock"
 	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/tests/ability"
 )
@@ -183,12 +184,13 @@ func TestExecThatIsOverAtOnce(t *testing.T) {
 	}
 }
 
-// A signal that comes while gantry itself still waits is the app's, as it is
-// later.
-func TestSignalBeforeThereIsASupervisorReachesTheApp(t *testing.T) {
-	early := 0
+// early launches an app and signals gantry as soon as the app says that it
+// runs, until that was three times before gantry had become gantry-stage1.
+func early(t *testing.T, script string, sig unix.Signal, then func(p *pod, cmd *exec.Cmd)) {
+	t.Helper()
+	came := 0
 	for range tries {
-		p := newPod(t, "sh", "-c", `trap "exit 7" TERM; echo ready; while :; do sleep 1000 & wait; done`)
+		p := newPod(t, "sh", "-c", script)
 		cmd := p.command()
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -198,24 +200,90 @@ func TestSignalBeforeThereIsASupervisorReachesTheApp(t *testing.T) {
 			t.Fatal(err)
 		}
 		line, err := bufio.NewReader(out).ReadString('\n')
-		if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		if name := comm(cmd.Process.Pid); name != "gantry-stage1" {
-			early++
+		if comm(cmd.Process.Pid) != "gantry-stage1" {
+			came++
+		}
+		if line != "ready\n" {
+			t.Errorf("the app said %q, %v", line, err)
 		}
 		ended := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait()
+		then(p, cmd)
 		ended.Stop()
-		if line != "ready\n" || cmd.ProcessState.ExitCode() != 7 {
-			t.Fatalf("app said %q, %v; gantry ended with %v", line, err, cmd.ProcessState)
-		}
-		over(t, p, stage1.Exit{Code: 7})
-		if early == 3 {
+		if came == 3 || t.Failed() {
 			return
 		}
 	}
-	t.Errorf("of %d signals only %d came before the supervisor", tries, early)
+	t.Errorf("of %d signals only %d came before the supervisor", tries, came)
+}
+
+// A signal that comes while gantry itself still waits is the app's, as it is
+// later.
+func TestSignalBeforeThereIsASupervisorReachesTheApp(t *testing.T) {
+	const script = `trap "exit 7" TERM; echo ready; while :; do sleep 1000 & wait; done`
+	early(t, script, unix.SIGTERM, func(p *pod, cmd *exec.Cmd) {
+		_ = cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 7 {
+			t.Errorf("gantry ended with %v", cmd.ProcessState)
+		}
+		over(t, p, stage1.Exit{Code: 7})
+	})
+}
+
+// ^Z stops the app and then gantry, for the shell to see; fg goes on with both.
+func TestStopBeforeThereIsASupervisorStopsTheApp(t *testing.T) {
+	const script = `trap "exit 7" TERM; echo ready; while :; do sleep 1000 & wait; done`
+	early(t, script, unix.SIGTSTP, func(p *pod, cmd *exec.Cmd) {
+		var status unix.WaitStatus
+		_, err := unix.Wait4(cmd.Process.Pid, &status, unix.WUNTRACED, nil)
+		if err != nil || !status.Stopped() {
+			t.Fatalf("gantry is not stopped: %#x, %v", status, err)
+		}
+		app := p.status("run").Pid
+		soon(t, "the app is stopped", func() bool { return statusField(t, app, "State") == "T (stopped)" })
+		for _, sig := range []unix.Signal{unix.SIGCONT, unix.SIGTERM} {
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 7 {
+			t.Errorf("gantry ended with %v", cmd.ProcessState)
+		}
+	})
+}
+
+func TestKillBeforeThereIsASupervisorTakesTheAppAlong(t *testing.T) {
+	early(t, "echo ready; sleep 1000", unix.SIGKILL, func(p *pod, cmd *exec.Cmd) {
+		_ = cmd.Wait()
+		soon(t, "the app is gone", func() bool {
+			return !slices.ContainsFunc(cgroupsOf(t, p.request.ID), func(dir string) bool {
+				b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+				return len(b) > 0
+			})
+		})
+		lock, err := flock.OpenDir(p.request.PodDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Close()
+		if err := flock.TryExclusive(lock); err != nil {
+			t.Errorf("the pod is still locked: %v", err)
+		}
+	})
+}
+
+// soon waits for what the kernel does a moment after a signal was sent.
+func soon(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !done(); _, _ = unix.Poll(nil, 1) {
+		if time.Now().After(deadline) {
+			t.Errorf("not within ten seconds: %s", what)
+			return
+		}
+	}
 }
 
 func comm(pid int) string {
@@ -268,15 +336,12 @@ func TestAppThatEndsDuringAnExec(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	entered := func() bool {
+	soon(t, "gantry-init is in the app's group", func() bool {
 		return slices.ContainsFunc(r.Cgroups, func(dir string) bool {
 			b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 			return strings.Count(string(b), "\n") > 1
 		})
-	}
-	for deadline := time.Now().Add(10 * time.Second); !entered() && time.Now().Before(deadline); {
-		_, _ = unix.Poll(nil, 1)
-	}
+	})
 	if err := unix.Kill(st.Pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
