@@ -122,7 +122,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVarP(&o.Workdir, "workdir", "w", "", "start in `DIR`, made if missing")
 	s.BoolVarP(&o.TTY, "tty", "t", false, "give the app a terminal")
 	s.BoolVarP(&o.Interactive, "interactive", "i", false, "keep standard input connected")
-	s.BoolVar(&o.Init, "init", false, "run a small init as PID 1 that forwards signals and reaps")
+	s.BoolVar(&o.Init, "init", false, "run a small init as PID 1 that forwards signals and reaps; its own threads, about eight, count against --pids-limit")
 	s.StringVar(&o.StopSignal, "stop-signal", "", "`SIGNAL` that asks the app to end (default the image's, else TERM)")
 	s.IntVar(&f.stopTimeout, "stop-timeout", 10, "kill it `SECONDS` after the stop signal")
 	s.StringArrayVarP(&o.Labels, "label", "l", nil, "label the pod `NAME=VALUE`")
@@ -160,7 +160,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVarP(&o.CPUShares, "cpu-shares", "c", "", "relative `WEIGHT` of processor time (1024 is normal)")
 	s.StringVar(&o.CPUSetCPUs, "cpuset-cpus", "", "run on processors `LIST`, as in 0-3,7")
 	s.StringVar(&o.CPUSetMems, "cpuset-mems", "", "use memory nodes `LIST`")
-	s.StringVar(&o.PidsLimit, "pids-limit", "", "limit processes and threads to `N` (default 2048); -1 is no limit")
+	s.StringVar(&o.PidsLimit, "pids-limit", "", "limit processes and threads to `N` (default 2048), those of --init among them; -1 is no limit")
 	s.BoolP("help", "", false, "print this help")
 }
 
