@@ -3,8 +3,11 @@
 package launch_test
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -21,12 +24,18 @@ func TestLaunchFromAChrootLeavesTheHostBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	names := []string{"/bin", "/dev", "/lib", "/lib64", "/proc", "/sys", "/usr"}
+	for _, name := range []string{self, libexec, t.TempDir()} {
+		names = append(names, "/"+strings.Split(name, "/")[1])
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
 	for _, c := range []struct{ name, script string }{
 		{"a mount point", `mount --rbind / "$inner"`},
 		{"a directory", `
-			for name in /*; do
+			for name in $names; do
+				[ -e "$name" ] || continue
 				if [ -L "$name" ]; then cp -P "$name" "$inner"; continue; fi
-				[ -d "$name" ] || continue
 				mkdir "$inner$name"
 				mount --rbind "$name" "$inner$name"
 			done`},
@@ -36,9 +45,13 @@ func TestLaunchFromAChrootLeavesTheHostBehind(t *testing.T) {
 			p.overlay()
 			launch := p.command()
 			cmd := exec.Command("unshare", "--mount", "--propagation", "private",
-				"sh", "-euc", c.script+"\n"+`exec chroot "$inner" "$1"`, "sh", self)
-			cmd.Env = append(launch.Env, "inner="+t.TempDir())
+				"sh", "-euc", c.script+"\n"+`echo made; exec chroot "$inner" "$1"`, "sh", self)
+			cmd.Env = append(launch.Env, "inner="+t.TempDir(), "names="+strings.Join(names, " "))
 			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -46,14 +59,17 @@ func TestLaunchFromAChrootLeavesTheHostBehind(t *testing.T) {
 				_ = cmd.Process.Kill()
 				_ = cmd.Wait()
 			})
+			if line, err := bufio.NewReader(out).ReadString('\n'); line != "made\n" {
+				t.Fatalf("the chroot is not made: %v", err)
+			}
 			st := waitRunning(t, p)
 			// Who joins a mount namespace starts at its root.
-			out, stderr, code := execIn(t, p, st, &specs.Process{
+			got, stderr, code := execIn(t, p, st, &specs.Process{
 				Args: []string{"sh", "-c", `test ! -e "$0" && readlink /proc/self/exe`, p.request.PodDir},
 				Env:  []string{"PATH=/bin"}, Cwd: "/",
 			})
-			if code != 0 || out != "/bin/busybox\n" {
-				t.Errorf("exec sees the host, or nothing: exit status %d, %q %s", code, out, stderr)
+			if code != 0 || got != "/bin/busybox\n" {
+				t.Errorf("exec sees the host, or nothing: exit status %d, %q %s", code, got, stderr)
 			}
 		})
 	}
