@@ -19,6 +19,7 @@ import (
 type builder struct {
 	host   *host
 	name   string
+	path   string // from the top of every hierarchy; empty: name below our own group
 	strict map[string]bool
 	note   func(string)
 	group  *Group
@@ -43,7 +44,10 @@ func (b *builder) makeUnified(limits []limit) error {
 		b.noV2 = "this host has no unified cgroup hierarchy"
 		return nil
 	}
-	p := place(h)
+	p, name := place(h), b.name
+	if b.path != "" {
+		p, name = placement{base: filepath.Dir(filepath.Clean("/" + b.path)), enable: true}, filepath.Base(b.path)
+	}
 	b.noV2, b.mendV2 = p.reason, p.mend
 	want := b.wanted(limits)
 	if p.enable && len(want) > 0 {
@@ -52,8 +56,8 @@ func (b *builder) makeUnified(limits []limit) error {
 			p = placement{base: p.base}
 		}
 	}
-	dir := filepath.Join(h.v2.mount, p.base, b.name)
-	if err := mkdirGroup(filepath.Join(h.v2.mount, p.base), b.name); err != nil {
+	dir := filepath.Join(h.v2.mount, p.base, name)
+	if err := b.mkdir(filepath.Join(h.v2.mount, p.base), name); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("create cgroup: %w", err)
 		}
@@ -94,7 +98,7 @@ func (b *builder) wanted(limits []limit) []string {
 // node, and enables those of the controllers that are there.
 func (b *builder) prepareBase(p placement, want []string) error {
 	mount, top := b.host.v2.mount, p.base
-	if p.base == "/"+sharedTop {
+	if p.base == "/"+sharedTop || b.path != "" {
 		top = "/"
 	}
 	have, err := readWords(filepath.Join(mount, top, "cgroup.controllers"))
@@ -105,7 +109,7 @@ func (b *builder) prepareBase(p placement, want []string) error {
 	if len(want) == 0 {
 		return nil
 	}
-	if err := os.Mkdir(filepath.Join(mount, p.base), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.MkdirAll(filepath.Join(mount, p.base), 0o755); err != nil {
 		return err
 	}
 	if p.leaf != "" {
@@ -123,6 +127,26 @@ func (b *builder) prepareBase(p placement, want []string) error {
 	}
 	if err != nil {
 		b.noV2, b.mendV2 = reasonOf(err, filepath.Join(mount, p.base))
+	}
+	return nil
+}
+
+// mkdir makes base/name. A group that others named may be there already; one
+// with somebody in it is not ours to limit.
+func (b *builder) mkdir(base, name string) error {
+	if b.path == "" {
+		return mkdirGroup(base, name)
+	}
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		return err
+	}
+	err := mkdirGroup(base, name)
+	if !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	pids, rerr := readPids(filepath.Join(base, name, "cgroup.procs"))
+	if rerr != nil || len(pids) > 0 {
+		return errors.Join(err, rerr)
 	}
 	return nil
 }

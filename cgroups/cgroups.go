@@ -25,6 +25,7 @@ import (
 // Options says what Create makes.
 type Options struct {
 	Name      string                // one path component, unique on this host
+	Path      string                // instead of Name below our own group: from the top of every hierarchy; it may be there already, empty
 	Resources *specs.LinuxResources // what the app may use; nil: nothing but the device rules
 	Strict    map[string]bool       // limits asked for by name, in the words of LimitError.Limit, or of its first word for all that begin so
 	Note      func(string)          // told once per default that cannot be had; may be nil
@@ -57,7 +58,7 @@ func Create(o Options) (*Group, error) {
 }
 
 func create(h *host, o Options) (_ *Group, err error) {
-	if err := validName(o.Name); err != nil {
+	if err := o.valid(); err != nil {
 		return nil, err
 	}
 	limits, err := limitsOf(o.Resources)
@@ -65,11 +66,11 @@ func create(h *host, o Options) (_ *Group, err error) {
 		return nil, err
 	}
 	if o.Record != nil {
-		if err := o.Record(candidates(h, o.Name)); err != nil {
+		if err := o.Record(candidates(h, o)); err != nil {
 			return nil, fmt.Errorf("record cgroup: %w", err)
 		}
 	}
-	b := &builder{host: h, name: o.Name, strict: o.Strict, note: o.Note, group: &Group{host: h}}
+	b := &builder{host: h, name: o.Name, path: o.Path, strict: o.Strict, note: o.Note, group: &Group{host: h}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.group.Delete())
@@ -95,19 +96,37 @@ func create(h *host, o Options) (_ *Group, err error) {
 	return b.group, nil
 }
 
-// candidates are the directories a group of that name can consist of.
-func candidates(h *host, name string) []string {
+// candidates are the directories a group can consist of.
+func candidates(h *host, o Options) []string {
 	var dirs []string
 	for _, v1 := range h.v1 {
-		if dir := filepath.Join(v1.dir(), name); !slices.Contains(dirs, dir) {
+		dir := filepath.Join(v1.dir(), o.Name)
+		if o.Path != "" {
+			dir = filepath.Join(v1.mount, o.Path)
+		}
+		if !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}
 	slices.Sort(dirs)
-	if h.v2 != nil {
-		dirs = append(dirs, filepath.Join(h.v2.mount, place(h).base, name))
+	switch {
+	case h.v2 == nil:
+	case o.Path != "":
+		dirs = append(dirs, filepath.Join(h.v2.mount, o.Path))
+	default:
+		dirs = append(dirs, filepath.Join(h.v2.mount, place(h).base, o.Name))
 	}
 	return dirs
+}
+
+func (o Options) valid() error {
+	if o.Path == "" {
+		return validName(o.Name)
+	}
+	if p := filepath.Clean("/" + o.Path); p == "/" || strings.ContainsAny(p, "\x00\n") || len(p) > 4000 {
+		return fmt.Errorf("cgroup path %q is not the path of a group", o.Path)
+	}
+	return nil
 }
 
 func validName(name string) error {

@@ -3,10 +3,13 @@
 package cgroups
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -56,27 +59,41 @@ func refusedV1(l limit, dir string, err error) error {
 // makeV1 returns our directory in a v1 controller.
 func (b *builder) makeV1(controller string) (string, error) {
 	h := b.host.v1[controller]
-	dir := filepath.Join(h.dir(), b.name)
+	base, name := h.dir(), b.name
+	if b.path != "" {
+		base, name = filepath.Join(h.mount, filepath.Dir(filepath.Clean("/"+b.path))), filepath.Base(b.path)
+	}
+	dir := filepath.Join(base, name)
 	for _, have := range b.group.v1 {
 		if have == dir { // also where two controllers are mounted together
 			return dir, nil
 		}
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := b.mkdir(base, name); err != nil {
 		return "", err
 	}
 	b.group.v1 = append(b.group.v1, dir)
 	if controller == "cpuset" {
-		return dir, inheritCpuset(dir)
+		return dir, inheritCpuset(h.mount, dir)
 	}
 	return dir, nil
 }
 
-// inheritCpuset fills a new cpuset: until both lists are set, nothing can be
-// put into it.
-func inheritCpuset(dir string) error {
+// inheritCpuset fills a new cpuset and those it was made below: until both
+// lists are set, nothing can be put into it.
+func inheritCpuset(mount, dir string) error {
+	parent := filepath.Dir(dir)
+	if dir == mount {
+		return nil
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "cpuset.cpus")); err == nil && len(bytes.TrimSpace(b)) > 0 {
+		return nil
+	}
+	if err := inheritCpuset(mount, parent); err != nil {
+		return err
+	}
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
-		value, err := os.ReadFile(filepath.Join(filepath.Dir(dir), name))
+		value, err := os.ReadFile(filepath.Join(parent, name))
 		if err != nil {
 			return err
 		}
@@ -99,7 +116,11 @@ func (b *builder) updateV1(l limit) error {
 		// The library would write the memory limit again.
 		res.Memory = &specs.LinuxMemory{Swap: l.res.Memory.Swap}
 	}
-	_, err := cgroup1.New(cgroup1.StaticPath(filepath.Join(h.own, b.name)), &res, cgroup1.WithHierarchy(controllers))
+	own := filepath.Join(h.own, b.name)
+	if b.path != "" {
+		own = filepath.Join("/", b.path)
+	}
+	_, err := cgroup1.New(cgroup1.StaticPath(own), &res, cgroup1.WithHierarchy(controllers))
 	return err
 }
 
@@ -140,10 +161,14 @@ func sameFile(a, b string) bool {
 
 // account joins the controllers that only count, and on hosts without a
 // unified hierarchy the freezer, which is what makes killing a group safe
-// there. A missing one is no loss worth a word.
+// there. A missing one is no loss worth a word. Who names the path reads and
+// freezes by it: that group is in all hierarchies.
 func (b *builder) account() error {
 	names := accounted[:]
-	if b.group.v2 == "" {
+	switch {
+	case b.path != "":
+		names = slices.Sorted(maps.Keys(b.host.v1))
+	case b.group.v2 == "":
 		names = append(names[:len(names):len(names)], "freezer")
 	}
 	for _, name := range names {
