@@ -9,6 +9,7 @@ const (
 	StatusFile  = "status"       // below apps/<app>: Status
 	LogFile     = "log"          // below apps/<app>: CRI log format
 	ControlFile = "control"      // SEQPACKET socket of the supervisor
+	StartFile   = "start"        // SEQPACKET socket of an app that waits for its start
 	RuntimeFile = "runtime.json" // Runtime, written before the app starts
 
 	PhaseRun     = "run"

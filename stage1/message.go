@@ -11,6 +11,8 @@ type Message struct {
 	// Child comes with a pidfd of the process that becomes the app, when that
 	// is not gantry-init itself.
 	Child bool `json:"child,omitempty"`
+	// Created: everything is made, and a Hold waits for its start.
+	Created bool `json:"created,omitempty"`
 }
 
 // StepError says which step of a launch went wrong, on what, and why.

@@ -7,7 +7,7 @@
 package stage1
 
 // PlanVersion is raised whenever an older gantry-init would misread a plan.
-const PlanVersion = 2
+const PlanVersion = 3
 
 // Descriptors of gantry-init: stdio, then these. The sources of a plan follow
 // in their order from InitSources on.
@@ -34,6 +34,7 @@ const (
 	SourceMount     = "mount"     // detached clone of the mount at Path
 	SourceNamespace = "namespace" // namespace to join: at Path, or made anew when Path is empty
 	SourcePidfd     = "pidfd"     // the process whose namespaces are joined
+	SourceStart     = "start"     // listening socket a Hold is ended through, from the caller
 )
 
 // Source is a descriptor the parent opens or makes before the clone.
@@ -55,6 +56,7 @@ type Step struct {
 	Symlink    *Symlink    `json:"symlink,omitempty"`
 	Device     *Device     `json:"device,omitempty"`
 	Wait       *Wait       `json:"wait,omitempty"`
+	Hold       *Hold       `json:"hold,omitempty"`
 	Unshare    *Unshare    `json:"unshare,omitempty"`
 	Terminal   *Terminal   `json:"terminal,omitempty"`
 	Hostname   *Hostname   `json:"hostname,omitempty"`
@@ -162,6 +164,18 @@ type Wait struct {
 
 // WaitCgroup is what the parent sends once the process is in its cgroup.
 const WaitCgroup = "cgroup"
+
+// Hold says Created and waits, with no parent any more, until somebody sends
+// StartMessage to a listening SEQPACKET socket. What is sent up from then on
+// goes to that somebody. That the command exists is made sure of before.
+type Hold struct {
+	FD      int      `json:"fd"` // index into Sources
+	Command string   `json:"command"`
+	Env     []string `json:"env,omitempty"`
+}
+
+// StartMessage ends a Hold.
+const StartMessage = "start"
 
 // Unshare leaves for new namespaces (CLONE_NEW* bits).
 type Unshare struct {

@@ -32,21 +32,29 @@ type Client struct {
 func Dial(podDir *os.File) (*Client, error) { return dial(podDir, patience) }
 
 func dial(podDir *os.File, patience time.Duration) (*Client, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	fd, err := connect(podDir, stage1.ControlFile, patience)
 	if err != nil {
-		return nil, fmt.Errorf("connect to supervisor: %w", err)
-	}
-	if err := waitFor(fd, patience); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("connect to supervisor: %w", err)
-	}
-	// The path below a descriptor always fits into a socket address.
-	address := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", podDir.Fd(), stage1.ControlFile)}
-	if err := unix.Connect(fd, address); err != nil {
-		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connect to supervisor: %w", silent(err))
 	}
 	return &Client{fd: fd}, nil
+}
+
+// connect connects to a socket of a directory.
+func connect(dir *os.File, name string, patience time.Duration) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	// The path below a descriptor always fits into a socket address.
+	address := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)}
+	if err = waitFor(fd, patience); err == nil {
+		err = unix.Connect(fd, address)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // waitFor bounds every connect, send and receive; 0 is no bound.

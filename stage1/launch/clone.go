@@ -104,10 +104,12 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 type received struct {
 	pty   *os.File // master of the terminal
 	child *os.File // pidfd of the process that became the app, if it made one
+
+	created bool // it holds
 }
 
-// wait reads what gantry-init reports until the app's execve closes the
-// socket. What came is the caller's also on error.
+// wait reads what gantry-init reports until it holds, or the app's execve
+// closes the socket. What came is the caller's also on error.
 func (s syncSocket) wait(signals *signals) (got received, err error) {
 	// Mostly the app is there within milliseconds, and a signal that comes
 	// meanwhile is for the app. A launch that hangs is ended by it.
@@ -123,7 +125,7 @@ func (s syncSocket) wait(signals *signals) (got received, err error) {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
-			if signals.pending() {
+			if signals != nil && signals.pending() {
 				return got, ErrInterrupted
 			}
 			continue
@@ -132,7 +134,7 @@ func (s syncSocket) wait(signals *signals) (got received, err error) {
 		case err != nil:
 			return got, fmt.Errorf("hear from gantry-init: %w", err)
 		}
-		if err := got.take(b[:n], oob[:oobn]); err != nil {
+		if err := got.take(b[:n], oob[:oobn]); err != nil || got.created {
 			return got, err
 		}
 	}
@@ -145,6 +147,10 @@ func (r *received) take(b, oob []byte) error {
 	}
 	if m.Error != nil {
 		return &Error{*m.Error}
+	}
+	if m.Created {
+		r.created = true
+		return nil
 	}
 	to, name := &r.pty, "pty"
 	if m.Child {

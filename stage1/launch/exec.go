@@ -248,7 +248,7 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
 		return nil, err
 	}
-	b.sources, err = openSources(all, plan, nil, target)
+	b.sources, err = openSources(all, plan, map[string]*os.File{stage1.SourcePidfd: target})
 	return b, err
 }
 
@@ -287,23 +287,31 @@ func withFileLimit(plan *stage1.Plan, pid int) error {
 	return nil
 }
 
-// openApp opens the process of a status and makes sure that it still is the
-// one that was recorded.
+// openApp opens the process of a status.
 func openApp(st stage1.Status) (*os.File, error) {
-	boot, err := bootID()
+	if st.Exit != nil {
+		return nil, ErrNotRunning
+	}
+	return OpenProcess(st.Pid, st.Start, st.Boot)
+}
+
+// OpenProcess opens a process by its recorded identity and makes sure that it
+// still is that one; else ErrNotRunning.
+func OpenProcess(pid int, start uint64, boot string) (*os.File, error) {
+	now, err := bootID()
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	if st.Pid <= 0 || st.Boot != boot || st.Exit != nil {
+	if pid <= 0 || boot != now {
 		return nil, ErrNotRunning
 	}
-	fd, err := unix.PidfdOpen(st.Pid, 0)
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, ErrNotRunning
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	// The descriptor came first: if the start time is right now, it was then.
-	if start, err := startTime(st.Pid); err != nil || start != st.Start {
+	if found, err := startTime(pid); err != nil || found != start {
 		_ = f.Close()
 		return nil, ErrNotRunning
 	}

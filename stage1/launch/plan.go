@@ -26,6 +26,7 @@ type PlanOptions struct {
 	Terminal bool
 	Init     bool // gantry-init stays as process 1
 	Outlive  bool // the app does not die with its parent
+	Hold     bool // it waits for its start
 	Rows     uint16
 	Columns  uint16
 }

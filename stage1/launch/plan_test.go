@@ -57,6 +57,7 @@ func TestPlans(t *testing.T) {
 		{"readonly-terminal-init", launch.PlanOptions{Root: launch.RootPlan{Tree: true}, Cgroups: unified, Terminal: true, Init: true, Rows: 24, Columns: 80}, func(s *specs.Spec) {
 			s.Root.Readonly = true
 		}},
+		{"held", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified, Outlive: true, Hold: true}, func(*specs.Spec) {}},
 		{"everything", launch.PlanOptions{Root: tree, Cgroups: unified, Bundle: "/bundle", Outlive: true}, func(s *specs.Spec) {
 			adj, uid := 100, uint32(7)
 			s.Process.NoNewPrivileges = false

@@ -165,6 +165,11 @@ func (p *planner) process() error {
 		return err
 	}
 	p.add(stage1.Step{Cwd: &stage1.Cwd{Path: path.Clean(proc.Cwd)}})
+	if p.o.Hold {
+		// Before a filter, which need not allow it.
+		fd := p.source(stage1.Source{Kind: stage1.SourceStart, For: "start"})
+		p.add(stage1.Step{Hold: &stage1.Hold{FD: fd, Command: proc.Args[0], Env: proc.Env}})
+	}
 	if err := p.privileges(proc); err != nil {
 		return err
 	}

@@ -43,7 +43,10 @@ type Request struct {
 	StopTimeout time.Duration
 	Remove      bool // the pod goes when the app ends
 	Init        bool
-	Outlive     bool // no supervisor: the app does not die with its parent
+	Outlive     bool                         // no supervisor: the app does not die with its parent
+	Hold        *os.File                     `json:"-"` // listening socket that Begin reaches; for Create
+	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group
+	Record      func(cgroups []string) error `json:"-"` // told what may be made, before it is; nil with a PodDir
 	PidFile     string
 
 	CgroupStrict map[string]bool
@@ -73,6 +76,7 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 		Terminal: r.Terminal,
 		Init:     r.Init,
 		Outlive:  r.Outlive,
+		Hold:     r.Hold != nil,
 		Root: RootPlan{
 			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,
 			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove,

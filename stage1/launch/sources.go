@@ -16,12 +16,12 @@ import (
 	"github.com/gantryrun/gantry/stage1"
 )
 
-// openSources opens what a plan donates, in its order. The caller closes what
-// hold got.
-func openSources(h *hold, plan stage1.Plan, tree, pidfd *os.File) ([]*os.File, error) {
+// openSources opens what a plan donates, in its order, but for kinds that are
+// given. The caller closes what hold got.
+func openSources(h *hold, plan stage1.Plan, given map[string]*os.File) ([]*os.File, error) {
 	files := make([]*os.File, len(plan.Sources))
 	for i, s := range plan.Sources {
-		f, err := openSource(h, s, tree, pidfd)
+		f, err := openSource(h, s, given)
 		if err != nil {
 			return nil, err
 		}
@@ -30,12 +30,11 @@ func openSources(h *hold, plan stage1.Plan, tree, pidfd *os.File) ([]*os.File, e
 	return files, nil
 }
 
-func openSource(h *hold, s stage1.Source, tree, pidfd *os.File) (*os.File, error) {
+func openSource(h *hold, s stage1.Source, given map[string]*os.File) (*os.File, error) {
+	if f := given[s.Kind]; f != nil {
+		return f, nil
+	}
 	switch s.Kind {
-	case stage1.SourceTree:
-		return tree, nil
-	case stage1.SourcePidfd:
-		return pidfd, nil
 	case stage1.SourceMount:
 		f, err := h.file(cloneMount(s.Path, s.Recursive))
 		if err != nil {

@@ -96,7 +96,7 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 		return nil, nil, err
 	}
 	group, err := cgroups.Create(cgroups.Options{
-		Name: "gantry-" + r.ID, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
+		Name: "gantry-" + r.ID, Path: r.CgroupPath, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
 		Record: func(dirs []string) error { return recordRuntime(r, dirs) },
 	})
 	if err != nil {
@@ -114,12 +114,15 @@ func (b *birth) open(all *hold, r *Request) (err error) {
 	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
 		return err
 	}
-	b.sources, err = openSources(all, b.plan, r.Root.Lower, nil)
+	b.sources, err = openSources(all, b.plan, map[string]*os.File{stage1.SourceTree: r.Root.Lower, stage1.SourceStart: r.Hold})
 	return err
 }
 
 // recordRuntime writes what destroying the pod needs, before any of it is made.
 func recordRuntime(r *Request, cgroups []string) error {
+	if r.Record != nil {
+		return r.Record(cgroups)
+	}
 	if r.PodDir == "" {
 		return nil
 	}
@@ -153,7 +156,7 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		s.contract.Cgroups = group.Dirs()
 	}
 	if r.PidFile != "" {
-		if err := writePidFile(r.PidFile, s.Pid); err != nil {
+		if err := WritePidFile(r.PidFile, s.Pid); err != nil {
 			return fmt.Errorf("write pid file: %w", err)
 		}
 		all.Push(func() { _ = os.Remove(r.PidFile) })
@@ -164,9 +167,9 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 	return s.describePod(all, r)
 }
 
-// writePidFile puts the file in place by rename: readers never see half of it,
+// WritePidFile puts a file with a process's number in place by rename: readers never see half of it,
 // and a link that somebody planted under its name is replaced, not followed.
-func writePidFile(name string, pid int) error {
+func WritePidFile(name string, pid int) error {
 	dir, err := os.OpenRoot(filepath.Dir(name))
 	if err != nil {
 		return err
@@ -185,7 +188,7 @@ func (s *Started) describePod(all *hold, r *Request) error {
 		return err
 	}
 	c.Phase, c.Pods, c.Lock = filepath.Base(phase), s.inheritFile(pods), s.inheritFile(r.Lock)
-	control, err := all.file(listen(r.PodDir))
+	control, err := all.file(listen(r.PodDir, stage1.ControlFile))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/internal/wire"
-	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch/supervise"
 )
 
@@ -53,31 +52,31 @@ func (s *Started) Supervise() (err error) {
 	return fmt.Errorf("execute %s: %w", path, err)
 }
 
-// listen makes the control socket of a pod. Its name may be longer than a
-// socket's may be: it is bound below a descriptor of its directory.
-func listen(podDir string) (*os.File, error) {
-	dir, err := os.OpenFile(podDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+// listen makes a socket in a directory. Its name may be longer than a socket's
+// may be: it is bound below a descriptor of its directory.
+func listen(in, name string) (*os.File, error) {
+	dir, err := os.OpenFile(in, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("make control socket: %w", err)
+		return nil, fmt.Errorf("make %s socket: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), stage1.ControlFile)
+	f := os.NewFile(uintptr(fd), name)
 	// bind gives the file the mode of the socket.
 	err = unix.Fchmod(fd, 0o600)
 	if err == nil {
-		_ = unix.Unlinkat(int(dir.Fd()), stage1.ControlFile, 0)
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), stage1.ControlFile)})
+		_ = unix.Unlinkat(int(dir.Fd()), name, 0)
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)})
 	}
 	if err == nil {
 		err = unix.Listen(fd, 16)
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("make control socket: %w", err)
+		return nil, fmt.Errorf("make %s socket: %w", name, err)
 	}
 	return f, nil
 }

@@ -123,6 +123,8 @@ func (w *walk) step(s *stage1.Step) *stage1.StepError {
 		return w.pivot()
 	case s.Wait != nil:
 		return wait(s.Wait)
+	case s.Hold != nil:
+		return w.hold(s.Hold)
 	case s.Unshare != nil:
 		return failed("unshare namespaces", "", unix.Unshare(int(s.Unshare.Kinds)))
 	case s.Terminal != nil:

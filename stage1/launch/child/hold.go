@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package child
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// hold tells the parent that everything is made, and waits for a client of the
+// socket who says start. The client takes the place of the parent, which may
+// be gone: it hears of an error, or by the end of the stream of the execve.
+func (w *walk) hold(h *stage1.Hold) *stage1.StepError {
+	if _, err := find(h.Command, h.Env); err != nil {
+		return err
+	}
+	send(stage1.Message{Created: true}, -1)
+	for {
+		conn, _, err := unix.Accept4(w.source(h.FD), unix.SOCK_CLOEXEC)
+		if err == unix.EINTR || err == unix.ECONNABORTED {
+			continue
+		}
+		if err != nil {
+			return failed("wait for start", "", err)
+		}
+		if !started(conn) {
+			_ = unix.Close(conn) // somebody only looked whether we are here
+			continue
+		}
+		if err := unix.Dup3(conn, stage1.InitSync, unix.O_CLOEXEC); err != nil {
+			return failed("wait for start", "", err)
+		}
+		return failed("wait for start", "", unix.Close(conn))
+	}
+}
+
+func started(conn int) bool {
+	b := make([]byte, 64)
+	for {
+		n, err := unix.Read(conn, b)
+		if err == unix.EINTR {
+			continue
+		}
+		return err == nil && string(b[:n]) == stage1.StartMessage
+	}
+}

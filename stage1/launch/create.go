@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// ErrNotHeld means that no process waits to be started: it runs already, or
+// has ended.
+var ErrNotHeld = errors.New("it is not waiting to be started")
+
+// Created is an app that waits for Begin. Nobody need stay with it.
+type Created struct {
+	Pid     int
+	Start   uint64 // ticks since boot; with Boot and Pid an identity
+	Boot    string
+	Pidfd   *os.File
+	Pty     *os.File // master of the app's terminal, nil if it has none
+	Cgroups []string // directories that exist
+
+	back func()
+}
+
+// Create does all of a launch but the last steps and the execve, and returns
+// when the app waits for Begin. It must be called on a locked thread. On error
+// nothing is left.
+func Create(ctx context.Context, r Request) (_ *Created, err error) {
+	var all, childs hold
+	defer all.Run()
+	defer childs.Run()
+	b, group, err := prepare(ctx, &all, &r)
+	if err != nil {
+		return nil, err
+	}
+	io, err := openStdio(&all, &childs, &r)
+	if err != nil {
+		return nil, err
+	}
+	b.stdio = io.child
+	pid, pidfd, sync, err := b.clone()
+	if pid > 0 {
+		all.Push(func() { reap(pid) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(sync.fd)
+	all.Push(func() { _ = pidfd.Close() })
+	childs.Run()
+	c := &Created{Pid: pid, Pidfd: pidfd, Cgroups: group.Dirs()}
+	if c.Start, err = startTime(pid); err != nil {
+		return nil, fmt.Errorf("identify process %d: %w", pid, err)
+	}
+	if c.Boot, err = bootID(); err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	got, err := sync.wait(nil)
+	if got.pty != nil {
+		c.Pty, _ = all.file(got.pty, nil)
+	}
+	if err == nil && !got.created {
+		err = errors.New("gantry-init ended before the app was created")
+	}
+	if err != nil {
+		return nil, err
+	}
+	taken := all.Stack
+	c.back = taken.Run
+	all.Release()
+	return c, nil
+}
+
+// Release kills the app and takes everything back.
+func (c *Created) Release() { c.back() }
+
+// Listen makes the socket of a Hold, in a directory that only its owner may
+// enter.
+func Listen(dir string) (*os.File, error) { return listen(dir, stage1.StartFile) }
+
+// Held tells whether the app of a socket in dir waits to be started. The
+// kernel answers, not a file: an app that runs or has ended holds no socket.
+func Held(dir *os.File) bool {
+	fd, err := connect(dir, stage1.StartFile, patience)
+	if err != nil {
+		return err == unix.EAGAIN // its backlog is full of those who ask
+	}
+	_ = unix.Close(fd)
+	return true
+}
+
+// Begin starts an app that waits, and returns when its execve succeeded. With
+// an error it is about to end.
+func Begin(dir *os.File) error {
+	fd, err := connect(dir, stage1.StartFile, patience)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+		return ErrNotHeld
+	}
+	if err != nil {
+		return fmt.Errorf("reach the app: %w", err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.SendmsgN(fd, []byte(stage1.StartMessage), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("start the app: %w", err)
+	}
+	_, err = syncSocket{fd}.wait(nil)
+	return err
+}
