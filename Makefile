@@ -17,7 +17,7 @@ export GOFLAGS := -mod=readonly
 export GOTOOLCHAIN := local
 
 PURE     := $(filter-out gantry-seccomp,$(notdir $(wildcard cmd/*)))
-LIBEXEC  := $(filter-out gantry,$(notdir $(wildcard cmd/*)))
+LIBEXEC  := $(filter-out gantry gantry-oci,$(notdir $(wildcard cmd/*)))
 PROGRAMS := $(notdir $(wildcard tests/cmd/*))
 
 .PHONY: help build demo test test-vm check bench fuzz docs install clean test-programs
@@ -56,7 +56,7 @@ docs: build ## man pages and command reference, from the commands
 	docs/generate.sh
 
 install: build ## to $(DESTDIR)$(PREFIX)
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/gantry
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/gantry $(BIN)/gantry-oci
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/gantry $(addprefix $(BIN)/,$(LIBEXEC))
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
 

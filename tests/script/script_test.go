@@ -6,6 +6,7 @@
 package script
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -39,6 +40,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
 			"image":    image,
+			"bundle":   bundle,
 			"signed":   signed,
 			"registry": registryCommand,
 			"waitfor":  waitfor,
@@ -48,6 +50,51 @@ func TestScripts(t *testing.T) {
 			"gone":     gone,
 		},
 	})
+}
+
+// bundle DIR busybox [ARG…] makes a bundle for an OCI runtime by gantry-oci
+// spec: without a terminal, its root writable and with nothing but busybox.
+func bundle(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || args[1] != "busybox" {
+		ts.Fatalf("usage: bundle DIR busybox [ARG…]")
+	}
+	dir := ts.MkAbs(args[0])
+	bin := filepath.Join(dir, "rootfs/bin")
+	ts.Check(os.MkdirAll(bin, 0o755))
+	busybox, err := exec.LookPath("busybox")
+	ts.Check(err)
+	b, err := os.ReadFile(busybox)
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(bin, "busybox"), b, 0o755))
+	for _, applet := range []string{"sh", "sleep", "true", "id", "cat", "echo", "mount", "ls", "kill"} {
+		ts.Check(os.Symlink("busybox", filepath.Join(bin, applet)))
+	}
+	ts.Check(ts.Exec("gantry-oci", "spec", "--bundle", dir))
+	name := filepath.Join(dir, "config.json")
+	config, err := os.ReadFile(name)
+	ts.Check(err)
+	var spec map[string]any
+	ts.Check(json.Unmarshal(config, &spec))
+	process, _ := spec["process"].(map[string]any)
+	command := args[2:]
+	if len(command) == 0 {
+		command = []string{"sleep", "1000"}
+	}
+	process["args"], process["terminal"] = command, false
+	spec["root"] = map[string]any{"path": "rootfs"}
+	config, err = json.Marshal(spec)
+	ts.Check(err)
+	ts.Check(os.WriteFile(name, config, 0o644))
+	ts.Defer(func() { sweep(ts) })
+}
+
+// sweep deletes what a script that failed half-way has left in $ROOT.
+func sweep(ts *testscript.TestScript) {
+	root := ts.Getenv("ROOT")
+	containers, _ := os.ReadDir(root)
+	for _, c := range containers {
+		_ = ts.Exec("gantry-oci", "--root", root, "delete", "--force", c.Name())
+	}
 }
 
 // setup gives each script a gantry of its own: nothing is shared with other

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command gantry-oci is an OCI runtime: the command line that podman,
+// containerd and CRI-O call, over stage1. It leaves when a container is
+// created; docs/devel/oci-runtime.md tells who holds what then.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gantryrun/gantry/internal/version"
+	"github.com/gantryrun/gantry/stage1/container"
+)
+
+// Namespaces and death signals belong to a thread: containers are made by the
+// main one.
+func init() { runtime.LockOSThread() }
+
+// leisure lets the heap grow to several times what is used before it is
+// collected: the process is gone before that pays.
+const leisure = 400
+
+func main() {
+	debug.SetGCPercent(leisure)
+	os.Exit(run(os.Args[1:]))
+}
+
+// globals are the options before the command.
+type globals struct {
+	root, log, logFormat string
+	debug, systemdCgroup bool
+	rootless             string
+}
+
+// call is one command line, parsed.
+type call struct {
+	globals
+	args []string
+}
+
+// command is one command. Its flags write where the closure reads.
+type command struct {
+	name, args, short string
+	min, max          int // arguments; max -1: any number
+	make              func(f *pflag.FlagSet) func(c *call) error
+}
+
+// exitError ends the process with a status and says nothing.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func run(args []string) int {
+	g := globals{}
+	f := pflag.NewFlagSet("gantry-oci", pflag.ContinueOnError)
+	f.SetInterspersed(false)
+	f.Usage = func() {}
+	f.StringVar(&g.root, "root", defaultRoot(), "keep the state of containers in `DIR`, best on a tmpfs")
+	f.StringVar(&g.log, "log", "", "also write errors to `FILE`")
+	f.StringVar(&g.logFormat, "log-format", "text", "write that file as `FORMAT`: text or json")
+	f.BoolVar(&g.debug, "debug", false, "accepted for compatibility; there is nothing more to say")
+	f.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the group")
+	f.StringVar(&g.rootless, "rootless", "auto", "accepted for compatibility: `WHEN` is found out")
+	help := f.BoolP("help", "h", false, "help")
+	wantVersion := f.BoolP("version", "v", false, "print the version")
+	err := f.Parse(args)
+	switch {
+	case err != nil:
+		return g.fail(err)
+	case *wantVersion:
+		printVersion()
+		return 0
+	case *help || f.NArg() == 0 || f.Arg(0) == "help":
+		usage(f)
+		return 0
+	}
+	if err := dispatch(&g, f.Arg(0), f.Args()[1:]); err != nil {
+		return g.fail(err)
+	}
+	return 0
+}
+
+func dispatch(g *globals, name string, args []string) error {
+	for _, cmd := range commands() {
+		if cmd.name != name {
+			continue
+		}
+		f := pflag.NewFlagSet(name, pflag.ContinueOnError)
+		f.SetInterspersed(name != "exec") // what follows the container is the command's own
+		f.Usage = func() {}
+		do := cmd.make(f)
+		help := f.BoolP("help", "h", false, "help")
+		if err := f.Parse(args); err != nil {
+			return fmt.Errorf("%s: %w; see 'gantry-oci %s --help'", name, err, name)
+		}
+		if *help {
+			fmt.Printf("usage: gantry-oci %s [flags] %s\n\n%s\n\n%s", name, cmd.args, cmd.short, f.FlagUsages())
+			return nil
+		}
+		if n := f.NArg(); n < cmd.min || cmd.max >= 0 && n > cmd.max {
+			return fmt.Errorf("usage: gantry-oci %s [flags] %s", name, cmd.args)
+		}
+		if g.root == "" {
+			return errors.New("--root: is empty")
+		}
+		return do(&call{globals: *g, args: f.Args()})
+	}
+	return fmt.Errorf("unknown command %q; 'gantry-oci --help' lists them", name)
+}
+
+func usage(f *pflag.FlagSet) {
+	fmt.Println("usage: gantry-oci [flags] COMMAND [flags] [arguments]\n\nAn OCI runtime.\n\nCommands:")
+	for _, c := range commands() {
+		fmt.Printf("  %-10s %s\n", c.name, c.short)
+	}
+	fmt.Printf("\nFlags:\n%s", f.FlagUsages())
+}
+
+func printVersion() {
+	fmt.Printf("gantry-oci version %s\nspec: %s\ngo: %s\n", version.String(), container.SpecVersion, runtime.Version())
+}
+
+func defaultRoot() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "gantry-oci")
+	}
+	return "/run/gantry-oci"
+}
+
+// fail says what went wrong, on standard error for people and in the log for
+// engines, which read the JSON form.
+func (g *globals) fail(err error) int {
+	var exit exitError
+	if errors.As(err, &exit) {
+		return int(exit)
+	}
+	text := err.Error()
+	fmt.Fprintln(os.Stderr, "gantry-oci: error: "+printable(text))
+	if g.log != "" && g.log != "/dev/stderr" {
+		g.record(text)
+	}
+	var c interface{ ExitCode() int }
+	if errors.As(err, &c) && c.ExitCode() != 125 {
+		return c.ExitCode()
+	}
+	return 1
+}
+
+func (g *globals) record(text string) {
+	f, err := os.OpenFile(g.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return // the message was printed
+	}
+	defer f.Close()
+	now := time.Now().Format(time.RFC3339)
+	if g.logFormat == "json" {
+		_ = json.NewEncoder(f).Encode(map[string]string{"level": "error", "msg": text, "time": now})
+		return
+	}
+	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, text)
+}
+
+// printable replaces control characters: part of a message may come from a
+// bundle, and a terminal must not obey it.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 && r != '\n' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1/container"
+)
+
+// runContainer creates, starts, and without --detach stays: it forwards
+// signals, ends as the command ended, and deletes the container.
+func runContainer(f *pflag.FlagSet) func(*call) error {
+	o := &createFlags{}
+	o.register(f)
+	detach := f.BoolP("detach", "d", false, "leave when the command runs")
+	keep := f.Bool("keep", false, "do not delete the container when its command ended")
+	return func(c *call) error {
+		q, err := o.options(c)
+		if err != nil {
+			return err
+		}
+		var signals chan os.Signal
+		if !*detach {
+			signals = make(chan os.Signal, 64)
+			signal.Notify(signals) // before there is anybody to lose one
+		}
+		ct, err := c.store().Create(context.Background(), q)
+		if err != nil {
+			return err
+		}
+		defer ct.Close()
+		if err := ct.Begin(); err != nil {
+			return errors.Join(err, ct.Delete(true))
+		}
+		if *detach {
+			return nil
+		}
+		go forward(ct, signals)
+		code, err := ct.Wait()
+		if err != nil {
+			return err
+		}
+		if !*keep {
+			if err := ct.Delete(true); err != nil {
+				return err
+			}
+		}
+		if code != 0 {
+			return exitError(code)
+		}
+		return nil
+	}
+}
+
+// forward passes signals on, but for those that are about ourselves.
+func forward(ct *container.Container, signals <-chan os.Signal) {
+	for s := range signals {
+		sig, ok := s.(syscall.Signal)
+		if !ok || sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE {
+			continue
+		}
+		_ = ct.Kill(sig, false) // it may just have ended
+	}
+}

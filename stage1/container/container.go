@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package container is the lifecycle of runtime-spec (runtime.md): containers
+// that are created from a bundle, started, signalled and deleted by processes
+// that do not stay.
+//
+// Nobody of ours lives beside a container, so nothing is remembered that can
+// be asked: whether it runs, the kernel tells by its process; whether it waits
+// to be started, by the socket it listens on. What is written down is what
+// deleting it needs, before any of it is made.
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/atomicfile"
+	"github.com/gantryrun/gantry/stage1/launch"
+)
+
+// Files of a container's directory.
+const (
+	stateFile  = "state.json"
+	configFile = "config.json"
+)
+
+const stateVersion = 1
+
+// ErrNotFound means that there is no container of that id.
+var ErrNotFound = errors.New("container does not exist")
+
+// ErrExists means that the id is taken.
+var ErrExists = errors.New("container exists already")
+
+// record is what a container's directory says. It is replaced by rename.
+type record struct {
+	Version int       `json:"version"`
+	Bundle  string    `json:"bundle"`
+	Created time.Time `json:"created"`
+	Owner   uint32    `json:"owner"`
+	Cgroups []string  `json:"cgroups,omitempty"` // that may have been made
+	Pid     int       `json:"pid,omitempty"`     // zero until there is a process
+	Start   uint64    `json:"start,omitempty"`
+	Boot    string    `json:"boot,omitempty"`
+}
+
+// Root is the directory containers are kept in.
+type Root struct{ Dir string }
+
+// Container is one of them, opened.
+type Container struct {
+	ID   string
+	root Root
+	dir  *os.File
+	record
+}
+
+func checkID(id string) error {
+	if id == "" || len(id) > 200 || id == "." || id == ".." {
+		return fmt.Errorf("container id %q is empty, too long or a directory", id)
+	}
+	for _, c := range id {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '+', c == '-', c == '.':
+		default:
+			return fmt.Errorf("container id %q may contain letters, digits and _+-. only", id)
+		}
+	}
+	return nil
+}
+
+func (r Root) path(id string) string { return filepath.Join(r.Dir, id) }
+
+// Open opens a container, locked against other commands that change it.
+func (r Root) Open(id string) (*Container, error) { return r.open(id, unix.LOCK_EX) }
+
+// Look opens a container to read it.
+func (r Root) Look(id string) (*Container, error) { return r.open(id, 0) }
+
+func (r Root) open(id string, lock int) (*Container, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(r.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("container %q: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{ID: id, root: r, dir: dir}
+	if lock != 0 {
+		err = flock(dir, lock)
+	}
+	if err == nil {
+		err = c.read()
+	}
+	if err != nil {
+		_ = dir.Close()
+		return nil, fmt.Errorf("container %q: %w", id, err)
+	}
+	return c, nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// read reads the record. A directory without one was killed while it was made:
+// all there is to do with it is to delete it.
+func (c *Container) read() error {
+	b, err := os.ReadFile(filepath.Join(c.root.path(c.ID), stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, gone := os.Stat(c.root.path(c.ID)); gone != nil {
+			return ErrNotFound // deleted while we waited for the lock
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, &c.record); err != nil {
+		return fmt.Errorf("read %s: %w", stateFile, err)
+	}
+	if c.Version > stateVersion {
+		return fmt.Errorf("%s is of version %d, this runtime knows %d: use the newer one", stateFile, c.Version, stateVersion)
+	}
+	return nil
+}
+
+func (c *Container) write() error {
+	b, err := json.Marshal(c.record)
+	if err != nil {
+		return err
+	}
+	dir, err := os.OpenRoot(c.root.path(c.ID))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return atomicfile.Write(dir, stateFile, b, 0o600)
+}
+
+// Close closes the container; its lock goes with it.
+func (c *Container) Close() { _ = c.dir.Close() }
+
+// Spec reads the configuration the container was made from, as it was then.
+func (c *Container) Spec() (*specs.Spec, error) {
+	b, err := os.ReadFile(filepath.Join(c.root.path(c.ID), configFile))
+	if err != nil {
+		return nil, err
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("read %s: %w", configFile, err)
+	}
+	return &s, nil
+}
+
+// process opens the container's process, nil if it has ended.
+func (c *Container) process() (*os.File, error) {
+	f, err := launch.OpenProcess(c.Pid, c.Start, c.Boot)
+	if errors.Is(err, launch.ErrNotRunning) {
+		return nil, nil
+	}
+	return f, err
+}
+
+// StatusPaused is what engines expect of a frozen container; the specification
+// leaves room for it.
+const StatusPaused specs.ContainerState = "paused"
+
+// Status tells in which state of runtime.md the container is.
+func (c *Container) Status() (specs.ContainerState, error) {
+	if c.Pid == 0 {
+		return specs.StateCreating, nil
+	}
+	p, err := c.process()
+	if err != nil {
+		return "", err
+	}
+	if p == nil {
+		return specs.StateStopped, nil
+	}
+	defer p.Close()
+	switch {
+	case ended(p):
+		return specs.StateStopped, nil
+	case launch.Held(c.dir):
+		return specs.StateCreated, nil
+	case c.frozen():
+		return StatusPaused, nil
+	}
+	return specs.StateRunning, nil
+}
+
+// ended tells whether a process is a zombie, which still has a pid.
+func ended(pidfd *os.File) bool {
+	polls := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(polls, 0)
+	return err == nil && n > 0
+}
+
+// State is the document of runtime.md, section State.
+func (c *Container) State() (specs.State, error) {
+	status, err := c.Status()
+	if err != nil {
+		return specs.State{}, err
+	}
+	s := specs.State{Version: specs.Version, ID: c.ID, Status: status, Bundle: c.Bundle}
+	if status != specs.StateStopped {
+		s.Pid = c.Pid
+	}
+	if spec, err := c.Spec(); err == nil {
+		s.Annotations = spec.Annotations
+	}
+	return s, nil
+}
+
+// List opens all containers that can be read, by their ids.
+func (r Root) List() ([]*Container, error) {
+	entries, err := os.ReadDir(r.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []*Container
+	for _, e := range entries {
+		if c, err := r.Look(e.Name()); err == nil {
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+func readAtMost(f *os.File, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s is larger than %d bytes", f.Name(), limit)
+	}
+	return b, err
+}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/undo"
+	"github.com/gantryrun/gantry/stage1/launch"
+)
+
+// CreateOptions say how a container is made.
+type CreateOptions struct {
+	ID            string
+	Bundle        string // directory with config.json
+	ConsoleSocket string // gets the master of the terminal
+	PidFile       string
+	Libexec       string // where gantry-init is
+	Notes         func(string)
+}
+
+// maxConfig bounds a config.json; those engines write have some 100 KiB.
+const maxConfig = 8 << 20
+
+// Create makes a container that waits to be started (runtime.md, Create). On
+// error nothing is left. It must be called on a locked thread.
+func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
+	if err := checkID(o.ID); err != nil {
+		return nil, err
+	}
+	bundle, err := filepath.Abs(o.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	config, spec, err := loadBundle(bundle)
+	if err != nil {
+		return nil, err
+	}
+	terminal := spec.Process != nil && spec.Process.Terminal
+	switch {
+	case terminal && o.ConsoleSocket == "":
+		return nil, errors.New("process.terminal: is set, so --console-socket is needed to hand the terminal to")
+	case !terminal && o.ConsoleSocket != "":
+		return nil, errors.New("--console-socket: process.terminal is not set, so there is no terminal to hand out")
+	}
+	var u undo.Stack
+	defer u.Run()
+	c, err := r.take(o.ID, &u)
+	if err != nil {
+		return nil, err
+	}
+	c.record = record{Version: stateVersion, Bundle: bundle, Created: time.Now().UTC(), Owner: uint32(os.Geteuid())}
+	if err := os.WriteFile(filepath.Join(r.path(o.ID), configFile), config, 0o600); err != nil {
+		return nil, err
+	}
+	hold, err := launch.Listen(r.path(o.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer hold.Close()
+	created, err := launch.Create(ctx, launch.Request{
+		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
+		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold,
+		CgroupPath: cgroupPath(spec), Notes: o.Notes,
+		Record: func(dirs []string) error {
+			c.Cgroups = dirs
+			return c.write()
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	u.Push(created.Release)
+	if created.Pty != nil {
+		if err := sendConsole(o.ConsoleSocket, created.Pty); err != nil {
+			return nil, fmt.Errorf("--console-socket %s: %w", o.ConsoleSocket, err)
+		}
+	}
+	c.Pid, c.Start, c.Boot, c.Cgroups = created.Pid, created.Start, created.Boot, created.Cgroups
+	if err := c.write(); err != nil {
+		return nil, err
+	}
+	if err := writePid(o.PidFile, c.Pid); err != nil {
+		return nil, err
+	}
+	u.Release()
+	return c, nil
+}
+
+// group names the cgroup of a container whose bundle does not: an id is unique
+// below one root only.
+func (r Root) group(id string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(r.Dir))
+	return fmt.Sprintf("oci-%08x-%s", h.Sum32(), id)
+}
+
+// take makes a container's directory and locks it.
+func (r Root) take(id string, u *undo.Stack) (*Container, error) {
+	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	err := os.Mkdir(r.path(id), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("container %q: %w", id, ErrExists)
+	}
+	if err != nil {
+		return nil, err
+	}
+	u.Push(func() { _ = os.RemoveAll(r.path(id)) })
+	dir, err := os.Open(r.path(id))
+	if err != nil {
+		return nil, err
+	}
+	u.Push(func() { _ = dir.Close() })
+	return &Container{ID: id, root: r, dir: dir}, flock(dir, unix.LOCK_EX)
+}
+
+func loadBundle(bundle string) ([]byte, *specs.Spec, error) {
+	f, err := os.Open(filepath.Join(bundle, configFile))
+	if err != nil {
+		return nil, nil, fmt.Errorf("bundle: %w", err)
+	}
+	defer f.Close()
+	b, err := readAtMost(f, maxConfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("bundle: %w", err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return nil, nil, fmt.Errorf("bundle: read %s: %w", f.Name(), err)
+	}
+	switch {
+	case spec.Version == "":
+		return nil, nil, errors.New("ociVersion: is missing (config.md, Specification version)")
+	case !strings.HasPrefix(spec.Version, "1."):
+		return nil, nil, fmt.Errorf("ociVersion: %q is not a version this runtime knows (1.0 to %s)", spec.Version, specs.Version)
+	case spec.Root == nil || spec.Root.Path == "":
+		return nil, nil, errors.New("root.path: is missing (config.md, Root)")
+	}
+	if fi, err := os.Stat(rootfs(&spec, bundle)); err != nil || !fi.IsDir() {
+		if err == nil {
+			err = errors.New("is not a directory")
+		}
+		return nil, nil, fmt.Errorf("root.path: %w", err)
+	}
+	return b, &spec, nil
+}
+
+func rootfs(spec *specs.Spec, bundle string) string {
+	if filepath.IsAbs(spec.Root.Path) {
+		return spec.Root.Path
+	}
+	return filepath.Join(bundle, spec.Root.Path)
+}
+
+// cgroupPath is what the bundle asks for; empty leaves it to us.
+func cgroupPath(spec *specs.Spec) string {
+	if spec.Linux == nil {
+		return ""
+	}
+	return spec.Linux.CgroupsPath
+}
+
+// sendConsole hands a terminal to who listens on a socket, as runc's
+// docs/terminals.md describes for detached terminals.
+func sendConsole(socket string, pty *os.File) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
+		return err
+	}
+	return unix.Sendmsg(fd, []byte("/dev/ptmx"), unix.UnixRights(int(pty.Fd())), nil, unix.MSG_NOSIGNAL)
+}
+
+func writePid(name string, pid int) error {
+	if name == "" {
+		return nil
+	}
+	if err := launch.WritePidFile(name, pid); err != nil {
+		return fmt.Errorf("--pid-file: %w", err)
+	}
+	return nil
+}
+
+// Begin starts the app (runtime.md, Start).
+func (c *Container) Begin() error {
+	err := launch.Begin(c.dir)
+	if errors.Is(err, launch.ErrNotHeld) {
+		status, serr := c.Status()
+		if serr != nil {
+			return serr
+		}
+		return fmt.Errorf("container %q cannot be started: it is %s, not %s", c.ID, status, specs.StateCreated)
+	}
+	return err
+}
+
+// Kill sends a signal to the container's process, or to all of its processes.
+func (c *Container) Kill(sig unix.Signal, all bool) error {
+	p, err := c.process()
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		defer p.Close()
+	}
+	if all {
+		return c.killAll(sig)
+	}
+	if p == nil || ended(p) {
+		return fmt.Errorf("container %q is not running", c.ID)
+	}
+	return unix.PidfdSendSignal(int(p.Fd()), sig, nil, 0)
+}
+
+func (c *Container) killAll(sig unix.Signal) error {
+	dirs := cgroups.Existing(c.Cgroups)
+	if sig == unix.SIGKILL {
+		return cgroups.KillAll(dirs)
+	}
+	pids, err := cgroups.Pids(dirs)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("signal process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+// Delete removes what is left of a container that has ended, or, with force,
+// of any: it is killed first. One that waits to be started has done nothing
+// yet and is deleted as it is.
+func (c *Container) Delete(force bool) error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if status == specs.StateRunning || status == StatusPaused {
+		if !force {
+			return fmt.Errorf("container %q cannot be deleted: it is %s; stop it first, or use --force", c.ID, status)
+		}
+	}
+	// All of it goes, wherever creating it was cut off.
+	p, err := c.process()
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		defer p.Close()
+		_ = unix.PidfdSendSignal(int(p.Fd()), unix.SIGKILL, nil, 0)
+	}
+	dirs := cgroups.Existing(c.Cgroups)
+	if err := cgroups.KillAll(dirs); err != nil {
+		return err
+	}
+	if p != nil {
+		if err := waitEnd(p); err != nil {
+			return err
+		}
+	}
+	if err := cgroups.RemoveAll(dirs); err != nil {
+		return err
+	}
+	return os.RemoveAll(c.root.path(c.ID))
+}
+
+// patience bounds the wait for a killed process to end.
+const patience = 10 * time.Second
+
+func waitEnd(pidfd *os.File) error {
+	polls := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	for until := time.Now().Add(patience); ; {
+		left := time.Until(until)
+		if left <= 0 {
+			return errors.New("its process does not end although it was killed: it may hang in the kernel (see its stack in /proc)")
+		}
+		n, err := unix.Poll(polls, int(left.Milliseconds())+1)
+		if err == nil && n > 0 || err != nil && err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// Pids returns the container's processes as the host numbers them.
+func (c *Container) Pids() ([]int, error) { return cgroups.Pids(cgroups.Existing(c.Cgroups)) }
+
+// Freeze stops or continues all processes of the container.
+func (c *Container) Freeze(on bool) error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if want := map[bool]specs.ContainerState{true: specs.StateRunning, false: StatusPaused}[on]; status != want {
+		return fmt.Errorf("container %q is %s, not %s", c.ID, status, want)
+	}
+	return cgroups.Freeze(cgroups.Existing(c.Cgroups), on)
+}
+
+func (c *Container) frozen() bool { return cgroups.Frozen(cgroups.Existing(c.Cgroups)) }
+
+// ParseSignal reads a signal by name or number.
+func ParseSignal(s string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 && n <= 64 {
+		return unix.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	if rest, ok := strings.CutPrefix(name, "SIGRTMIN+"); ok || name == "SIGRTMIN" {
+		n, _ := strconv.Atoi(rest)
+		return unix.Signal(34 + n), nil
+	}
+	return 0, fmt.Errorf("signal %q is none", s)
+}
+
+// Wait waits for the end of the container's process, which must be a child of
+// the caller, and returns its status as shells do: 128 + n for signal n.
+func (c *Container) Wait() (int, error) {
+	var status unix.WaitStatus
+	for {
+		_, err := unix.Wait4(c.Pid, &status, 0, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("wait for process %d: %w", c.Pid, err)
+		}
+		if status.Signaled() {
+			return 128 + int(status.Signal()), nil
+		}
+		return status.ExitStatus(), nil
+	}
+}
+
+// Rootfs is the absolute path of the container's root on the host.
+func (c *Container) Rootfs() string {
+	spec, err := c.Spec()
+	if err != nil || spec.Root == nil {
+		return ""
+	}
+	return rootfs(spec, c.Bundle)
+}
+
+// SpecVersion is the version of runtime-spec that is implemented.
+var SpecVersion = specs.Version
+
+// Libexec finds the directory of gantry-init: beside the running executable,
+// where it is installed, or where GANTRY_LIBEXEC_DIR says.
+func Libexec() (string, error) {
+	dirs := []string{"/usr/libexec/gantry", "/usr/lib/gantry/libexec"}
+	if exe, err := os.Executable(); err == nil {
+		dirs = append([]string{filepath.Dir(exe)}, dirs...)
+	}
+	if dir := os.Getenv("GANTRY_LIBEXEC_DIR"); dir != "" {
+		dirs = []string{dir}
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, "gantry-init")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("gantry-init is not in %s: set GANTRY_LIBEXEC_DIR", strings.Join(dirs, ", "))
+}
