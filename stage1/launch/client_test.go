@@ -18,7 +18,7 @@ import (
 // wait that it cannot even connect.
 func TestNobodyServesTheControlSocket(t *testing.T) {
 	path := t.TempDir()
-	socket, err := listen(path)
+	socket, err := listen(path, stage1.ControlFile, unix.SOCK_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func (c *Created) Release() { c.back() }
 
 // Listen makes the socket of a Hold, in a directory that only its owner may
 // enter.
-func Listen(dir string) (*os.File, error) { return listen(dir, stage1.StartFile) }
+func Listen(dir string) (*os.File, error) { return listen(dir, stage1.StartFile, 0) }
 
 // Held tells whether the app of a socket in dir waits to be started. The
 // kernel answers, not a file: an app that runs or has ended holds no socket.

@@ -188,7 +188,7 @@ func (s *Started) describePod(all *hold, r *Request) error {
 		return err
 	}
 	c.Phase, c.Pods, c.Lock = filepath.Base(phase), s.inheritFile(pods), s.inheritFile(r.Lock)
-	control, err := all.file(listen(r.PodDir, stage1.ControlFile))
+	control, err := all.file(listen(r.PodDir, stage1.ControlFile, unix.SOCK_NONBLOCK))
 	if err != nil {
 		return err
 	}

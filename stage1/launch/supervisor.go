@@ -54,13 +54,14 @@ func (s *Started) Supervise() (err error) {
 
 // listen makes a socket in a directory. Its name may be longer than a socket's
 // may be: it is bound below a descriptor of its directory.
-func listen(in, name string) (*os.File, error) {
+// With flags SOCK_NONBLOCK it never waits for a client.
+func listen(in, name string, flags int) (*os.File, error) {
 	dir, err := os.OpenFile(in, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|flags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make %s socket: %w", name, err)
 	}
