@@ -56,8 +56,8 @@ func (b *bench) launches() error {
 	}
 	b.compare(row{
 		Name: fmt.Sprintf("%d launches, %d at a time", b.burst, atOnce), Ours: runHost,
-		Theirs: "crun run, " + trivial,
-	}, max(2, b.pairs/10), burst(host), burst(b.oci("crun", trivial)))
+		Theirs: "crun run, " + bare,
+	}, max(2, b.pairs/10), burst(host), burst(b.oci("crun", bare)))
 	b.podmanLaunch(runHost, host)
 	return nil
 }
