@@ -65,7 +65,7 @@ ended() {
 }
 
 # Packages whose tests are tiers of their own.
-own='/tests/(script|functional|hostile|interop|readme|bench)$'
+own='/tests/(script|functional|hostile|interop|readme)$'
 
 tier_check() {
 	tools_lint || { skip linters "the linters could not be built"; return; }
