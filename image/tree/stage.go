@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -78,32 +78,39 @@ func (s *staged) publish() (File, error) {
 	return File{Path: s.name, Digest: sum, Size: size, Verity: verity}, nil
 }
 
+// writerPatience is how long a copy of a descriptor may outlive its close.
+const writerPatience = 2 * time.Second
+
 // unwritable makes sure that nobody can still write f, a converter that was
 // taken over least of all: a read lease is only granted on such a file. It
 // ends when f is closed.
+//
+// A child of ours that is executing has copies of every descriptor, also of
+// the one just closed, until the kernel gets to those that are close-on-exec.
+// That is after it let go on the thread that forked, so no lock of ours or of
+// package syscall keeps it from being seen here: it is waited out.
 func unwritable(f *os.File) error {
-	// Children of ours that are between fork and exec have copies of every
-	// descriptor, also of the one just closed. There are none while this lock
-	// is held: Go's fork returns when the child has exec'ed.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
 	c, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var errno error
-	err = c.Control(func(fd uintptr) {
-		_, errno = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
-	})
-	switch {
-	case err != nil:
-		return err
-	case errors.Is(errno, unix.EAGAIN):
-		return fmt.Errorf("seal %s: somebody still has it open for writing", f.Name())
-	case errors.Is(errno, unix.EINVAL), errors.Is(errno, unix.EACCES), errors.Is(errno, unix.EPERM):
-		return nil // no leases on this file system, or not for us
+	for until := time.Now().Add(writerPatience); ; time.Sleep(time.Millisecond) {
+		var errno error
+		err := c.Control(func(fd uintptr) {
+			_, errno = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+		})
+		switch {
+		case err != nil:
+			return err
+		case errors.Is(errno, unix.EAGAIN) && time.Now().Before(until):
+			continue
+		case errors.Is(errno, unix.EAGAIN):
+			return fmt.Errorf("seal %s: somebody still has it open for writing", f.Name())
+		case errors.Is(errno, unix.EINVAL), errors.Is(errno, unix.EACCES), errors.Is(errno, unix.EPERM):
+			return nil // no leases on this file system, or not for us
+		}
+		return errno
 	}
-	return errno
 }
 
 // Staging is a layer being converted. Its creator holds the layer's lock.
