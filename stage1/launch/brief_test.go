@@ -242,14 +242,16 @@ func early(t *testing.T, script string, sig unix.Signal, then func(p *pod, cmd *
 // A signal that comes while gantry itself still waits is the app's, as it is
 // later.
 func TestSignalBeforeThereIsASupervisorReachesTheApp(t *testing.T) {
-	const script = `trap "exit 7" TERM; echo ready; while :; do sleep 1000 & wait; done`
-	early(t, script, unix.SIGTERM, func(p *pod, cmd *exec.Cmd) {
-		_ = cmd.Wait()
-		if cmd.ProcessState.ExitCode() != 7 {
-			t.Errorf("gantry ended with %v", cmd.ProcessState)
-		}
-		over(t, p, stage1.Exit{Code: 7})
-	})
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGPWR, 37} { // SIGRTMIN+3
+		script := fmt.Sprintf(`trap "exit 7" %d; echo ready; while :; do sleep 1000 & wait; done`, int(sig))
+		early(t, script, sig, func(p *pod, cmd *exec.Cmd) {
+			_ = cmd.Wait()
+			if cmd.ProcessState.ExitCode() != 7 {
+				t.Errorf("signal %v: gantry ended with %v", sig, cmd.ProcessState)
+			}
+			over(t, p, stage1.Exit{Code: 7})
+		})
+	}
 }
 
 // ^Z stops the app and then gantry, for the shell to see; fg goes on with both.

@@ -39,13 +39,25 @@ func watch() *signals {
 
 func (s *signals) notify() {
 	s.seen = make(chan os.Signal, 64)
-	for _, sig := range []os.Signal{
+	for _, sig := range []syscall.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
-		unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
+		unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGIO, unix.SIGPWR,
 	} {
-		if !signal.Ignored(sig) {
-			signal.Notify(s.seen, sig)
-		}
+		s.want(sig)
+	}
+	// Also what init systems use as stop signals: left to itself the Go runtime
+	// drops them.
+	for sig := syscall.Signal(firstRealTime); sig <= lastRealTime; sig++ {
+		s.want(sig)
+	}
+}
+
+// Real-time signals that neither the C library nor the Go runtime keeps.
+const firstRealTime, lastRealTime = 35, 64
+
+func (s *signals) want(sig syscall.Signal) {
+	if !signal.Ignored(sig) {
+		signal.Notify(s.seen, sig)
 	}
 }
 
