@@ -41,7 +41,7 @@ func Freeze(dirs []string, on bool) error {
 // settle waits until the group is what was asked. What cannot be frozen in
 // time goes on: half a frozen group helps nobody.
 func settle(dirs []string, on bool) error {
-	for until := time.Now().Add(freezePatience); ; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(freezePatience); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // the freezer of v1 tells nobody
 		if Frozen(dirs) == on {
 			return nil
 		}

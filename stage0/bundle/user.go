@@ -242,7 +242,8 @@ func unique(ids []uint32) []uint32 {
 
 func (b *builder) user() error {
 	spec := first(b.Options.User, b.Image.User)
-	u, err := User{}, error(nil)
+	var u User
+	var err error
 	if b.early {
 		err = checkUser(spec, b.Options.GroupAdd)
 	} else {

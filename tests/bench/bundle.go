@@ -37,8 +37,11 @@ func (b *bench) bundles() error {
 		Process: &specs.Process{Cwd: "/", Env: []string{"PATH=/bin"}},
 		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
-			{Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace},
+			{Type: specs.PIDNamespace},
+			{Type: specs.MountNamespace},
+			{Type: specs.IPCNamespace},
+			{Type: specs.UTSNamespace},
+			{Type: specs.CgroupNamespace},
 		}},
 		Root: &specs.Root{},
 	}

@@ -43,8 +43,10 @@ func loops(n int, ours, theirs func() (time.Duration, error)) ([]pair, error) {
 		one      func() (time.Duration, error)
 		keep     func(p *pair, ms float64)
 	}{
-		{0, half, ours, setOurs}, {0, half, theirs, setTheirs},
-		{half, n, theirs, setTheirs}, {half, n, ours, setOurs},
+		{0, half, ours, setOurs},
+		{0, half, theirs, setTheirs},
+		{half, n, theirs, setTheirs},
+		{half, n, ours, setOurs},
 	} {
 		for i := l.from - 1; i < l.to; i++ {
 			took, err := l.one()

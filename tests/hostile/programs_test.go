@@ -42,9 +42,18 @@ func TestPrograms(t *testing.T) {
 		program string
 		status  int
 	}{
-		{"/odd", 126}, {"/odd/pipe", 126}, {"/odd/device", 126}, {"/odd/loop", 126}, {"/odd/host", 126}, {"/odd/zeroes", 126},
-		{"pipe", 126}, {"device", 126}, {"loop", 127}, {"zeroes", 126},
-		{"/" + strings.Repeat("x", 5000), 126}, {"../../../../odd/pipe", 126},
+		{"/odd", 126},
+		{"/odd/pipe", 126},
+		{"/odd/device", 126},
+		{"/odd/loop", 126},
+		{"/odd/host", 126},
+		{"/odd/zeroes", 126},
+		{"pipe", 126},
+		{"device", 126},
+		{"loop", 127},
+		{"zeroes", 126},
+		{"/" + strings.Repeat("x", 5000), 126},
+		{"../../../../odd/pipe", 126},
 	} {
 		t.Run(c.program[:min(len(c.program), 20)], func(t *testing.T) {
 			r := h.Within(30*time.Second, "run", "--rm", "-e", "PATH=/odd", ref, c.program)
