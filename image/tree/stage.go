@@ -94,7 +94,7 @@ func unwritable(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	for until := time.Now().Add(writerPatience); ; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(writerPatience); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // nothing tells when a file is closed
 		var errno error
 		err := c.Control(func(fd uintptr) {
 			_, errno = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
