@@ -45,6 +45,7 @@ type Group struct {
 	v2       string   // absolute directory or ""
 	fd       *os.File // of v2
 	cloned   bool     // the app is born in v2 through fd
+	pids     int64    // what Settle sets; 0: it is set
 	confined bool
 }
 
@@ -93,7 +94,7 @@ func create(h *host, o Options) (_ *Group, err error) {
 		return nil, err
 	}
 	b.tell()
-	return b.group, nil
+	return b.group, b.group.loosen(o.Resources)
 }
 
 // candidates are the directories a group can consist of.
@@ -174,28 +175,8 @@ func (g *Group) joined() []string {
 
 // Enter moves the calling thread, which must be locked, into the group's v1
 // hierarchies: what it clones before back is called is born there. It must not
-// have changed its groups since Create. A group limited to one process has
-// room for two meanwhile, for us and for the app.
-func (g *Group) Enter() (back func() error, err error) {
-	single := ""
-	for _, dir := range g.v1 {
-		if n, ok := number(dir, "pids.max"); ok && n == 1 {
-			single = dir
-		}
-	}
-	if single == "" {
-		return enter(g.host, g.v1)
-	}
-	if err := writeFile(single, "pids.max", "2"); err != nil {
-		return nil, fmt.Errorf("enter cgroup: %w", err)
-	}
-	tighten := func() error { return writeFile(single, "pids.max", "1") }
-	leave, err := enter(g.host, g.v1)
-	if err != nil {
-		return nil, errors.Join(err, tighten())
-	}
-	return func() error { return errors.Join(leave(), tighten()) }, nil
-}
+// have changed its groups since Create.
+func (g *Group) Enter() (back func() error, err error) { return enter(g.host, g.v1) }
 
 // Dirs returns the group's directories as absolute paths: what Delete,
 // KillAll and RemoveAll need, to be recorded before anything runs in it.

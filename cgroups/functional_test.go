@@ -190,6 +190,9 @@ func TestLimitsAreReadBack(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newGroup(t, &tt.res, tt.strict)
+			if err := g.Settle(); err != nil {
+				t.Fatal(err)
+			}
 			found := false
 			for _, dir := range g.Dirs() {
 				for file, want := range tt.want {
@@ -368,27 +371,54 @@ func TestKillSlowly(t *testing.T) {
 	}
 }
 
+// startAndSettle starts a command that reads a line before it does anything,
+// as an app is started: with room for more tasks than it will have.
+func startAndSettle(t *testing.T, g *Group, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	startCmd(t, g, cmd)
+	if err := g.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	return cmd
+}
+
 // A process limit stops a fork bomb, and the pod is found guilty of its OOM.
 func TestLimitsHold(t *testing.T) {
 	t.Run("pids", func(t *testing.T) {
 		g := newGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(4))}}, "pids")
-		cmd := exec.Command("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 100 & done; wait")
-		startCmd(t, g, cmd)
-		if err := cmd.Wait(); err == nil {
+		cmd := exec.Command("/bin/sh", "-c", "read line; for i in 1 2 3 4 5 6 7 8; do sleep 100 & done; wait")
+		if err := startAndSettle(t, g, cmd).Wait(); err == nil {
 			t.Error("eight sleeps ran under a limit of four processes")
 		}
 	})
 	t.Run("one process", func(t *testing.T) {
 		g := newGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(1))}}, "pids")
 		cmd := exec.Command("/bin/sh", "-c", "read line; (:) 2>/dev/null && exit 1; exit 0")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		startCmd(t, g, cmd)
-		in.Close()
-		if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() == 1 {
+		if err := startAndSettle(t, g, cmd).Wait(); err != nil && cmd.ProcessState.ExitCode() == 1 {
 			t.Error("a process limited to itself could fork")
+		}
+	})
+	t.Run("room for a launch", func(t *testing.T) {
+		limit := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(2))}}
+		g := newGroup(t, limit, "pids")
+		most := func() (most uint64) {
+			for _, dir := range g.Dirs() {
+				if n, ok := number(dir, "pids.max"); ok {
+					most = n
+				}
+			}
+			return most
+		}
+		if n := most(); n != launchTasks {
+			t.Errorf("a launch has room for %d tasks, not %d", n, launchTasks)
+		}
+		if err := Settle(g.Dirs(), limit); err != nil || most() != 2 {
+			t.Errorf("settled at %d tasks, %v", most(), err)
 		}
 	})
 	t.Run("memory", func(t *testing.T) {

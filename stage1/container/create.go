@@ -210,6 +210,13 @@ func (c *Container) Begin() error {
 		}
 		return fmt.Errorf("container %q cannot be started: it is %s, not %s", c.ID, status, specs.StateCreated)
 	}
+	if err != nil {
+		return err
+	}
+	spec, err := c.Spec()
+	if err == nil && spec.Linux != nil {
+		err = cgroups.Settle(cgroups.Existing(c.Cgroups), spec.Linux.Resources)
+	}
 	return err
 }
 

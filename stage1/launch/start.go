@@ -66,6 +66,9 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := group.Settle(); err != nil {
+		return nil, err
+	}
 	if r.Ready != nil {
 		if err := r.Ready(); err != nil {
 			return nil, err
