@@ -63,3 +63,15 @@ func limitPids(dirs []string, limit int64) error {
 	}
 	return nil
 }
+
+// FreeTasks is how many tasks more a group may have, or -1 if it has no limit.
+func FreeTasks(dirs []string) int64 {
+	for _, dir := range dirs {
+		limit, limited := number(dir, "pids.max")
+		used, counted := number(dir, "pids.current")
+		if limited && counted {
+			return max(int64(limit)-int64(used), 0)
+		}
+	}
+	return -1
+}

@@ -48,7 +48,7 @@ func (b *birth) clone() (pid int, pidfd *os.File, sync syncSocket, err error) {
 	}
 	defer plan.Close()
 	attr := &syscall.ProcAttr{
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"},
 		Files: []uintptr{b.stdio[0].Fd(), b.stdio[1].Fd(), b.stdio[2].Fd(), plan.Fd(), uintptr(pair[1]), 0},
 	}
 	for _, f := range b.sources {

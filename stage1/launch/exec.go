@@ -177,6 +177,11 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	return s, nil
 }
 
+// execTasks is what gantry-init and the process it makes take of a pod's limit
+// before they are the command: a program of several threads that cannot start
+// one dies of it, with a long story.
+const execTasks = 6
+
 // follow waits for the execve, and takes over the process that gantry-init
 // made beside itself.
 func (s *Started) follow(all *hold, sync syncSocket) error {
@@ -237,6 +242,9 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 		return nil, err
 	}
 	made := cgroups.Existing(r.Cgroups)
+	if free := cgroups.FreeTasks(made); free >= 0 && free < execTasks {
+		return nil, fmt.Errorf("start gantry-init: it needs room for %d tasks and the pod has room for %d: %w", execTasks, free, unix.EAGAIN)
+	}
 	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(made) }}
 	b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
 	if err != nil {
