@@ -33,6 +33,9 @@ type ExecRequest struct {
 
 	Libexec, RunDir string
 
+	Given   bool // Process says itself what it may, not the app; its end is told as shells do
+	Outlive bool // it does not die with its parent
+
 	Detached bool
 	Terminal bool
 	Stdin    bool
@@ -43,10 +46,14 @@ type ExecRequest struct {
 // ExecPlan orders the steps that put a process into a running app: its
 // namespaces, then exactly its limits, labels, capabilities and filter. Only
 // what Process says about command, environment, user, directory and terminal
-// differs. It reads nothing.
+// differs, unless it is Given: then only the filter is the app's. It reads
+// nothing.
 func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.Plan, error) {
 	inside := *spec
-	inside.Process = confined(spec.Process, process)
+	inside.Process = process
+	if !o.Given {
+		inside.Process = confined(spec.Process, process)
+	}
 	if err := supported(&inside); err != nil {
 		return stage1.Plan{}, err
 	}
@@ -118,7 +125,7 @@ func capsFor(app *specs.Process, uid uint32) *specs.LinuxCapabilities {
 }
 
 // Exec enters a running app. Like Start it wants the locked main thread, and
-// is followed by Supervise or Release.
+// is followed by Supervise or Release; a process that Outlives us may be left.
 func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	var all, childs hold
 	defer all.Run()
@@ -168,6 +175,7 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	if err := s.describe(&all, &launch, io, nil); err != nil {
 		return nil, err
 	}
+	s.contract.NoSignal = r.Given
 	if r.Ready != nil {
 		if err := r.Ready(); err != nil {
 			return nil, err
@@ -227,7 +235,7 @@ func childOf(pidfd *os.File) (int, error) {
 }
 
 func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (*birth, error) {
-	o := PlanOptions{Terminal: r.Terminal}
+	o := PlanOptions{Terminal: r.Terminal, Outlive: r.Outlive, Given: r.Given}
 	if r.Terminal {
 		o.Rows, o.Columns = terminalSize(r.Process.ConsoleSize)
 	}

@@ -206,7 +206,7 @@ func TestExitStatusIsTheApps(t *testing.T) {
 	}{
 		{[]string{"true"}, 0, ""},
 		{[]string{"sh", "-c", "exit 42"}, 42, ""},
-		{[]string{"nosuchcommand"}, 127, "nosuchcommand: command not found in $PATH"},
+		{[]string{"nosuchcommand"}, 127, "nosuchcommand: executable file not found in $PATH"},
 		{[]string{"/bin/nosuchfile"}, 127, "/bin/nosuchfile: no such file"},
 		{[]string{"/etc"}, 126, "/etc: permission denied"},
 	} {

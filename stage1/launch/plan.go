@@ -27,6 +27,7 @@ type PlanOptions struct {
 	Init     bool // gantry-init stays as process 1
 	Outlive  bool // the app does not die with its parent
 	Hold     bool // it waits for its start
+	Given    bool // of an exec: the process says itself what it may
 	Rows     uint16
 	Columns  uint16
 }

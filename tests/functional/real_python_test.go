@@ -110,7 +110,7 @@ with multiprocessing.Pool(4) as p: print(sum(p.map(abs, range(-100, 0))))
 	})
 	t.Run("out of memory", func(t *testing.T) { testOutOfMemory(t, h, ref) })
 	t.Run("a command that cannot be", func(t *testing.T) {
-		says(t, run(ref, "nosuch"), 127, "nosuch: command not found in $PATH")
+		says(t, run(ref, "nosuch"), 127, "nosuch: executable file not found in $PATH")
 		says(t, run(ref, "/etc/passwd"), 126, "/etc/passwd: permission denied")
 		script := filepath.Join(t.TempDir(), "script")
 		if err := os.WriteFile(script, []byte("#!/usr/bin/perl6\n"), 0o755); err != nil {

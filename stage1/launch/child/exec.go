@@ -95,7 +95,7 @@ func find(name string, env []string) (string, *stage1.StepError) {
 	if denied {
 		return "", &stage1.StepError{Step: "execute", Path: name, Errno: int(unix.EACCES), Code: notExecutable}
 	}
-	return "", &stage1.StepError{Step: "execute", Path: name, Text: "command not found in $PATH", Code: notFound}
+	return "", &stage1.StepError{Step: "execute", Path: name, Text: "executable file not found in $PATH", Code: notFound}
 }
 
 func executable(path string) error {

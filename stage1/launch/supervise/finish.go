@@ -38,7 +38,7 @@ func (s *supervisor) finish() {
 		_ = unix.Unlink(s.PidFile) //nolint:forbidigo // the host's, as the user named it
 	}
 	s.movePod()
-	if s.exit.Signal != 0 && unix.Getpid() != 1 {
+	if s.exit.Signal != 0 && !s.NoSignal && unix.Getpid() != 1 {
 		dieBy(unix.Signal(s.exit.Signal))
 	}
 	unix.Exit(s.exit.Code)
