@@ -26,6 +26,7 @@ func commands() []command {
 		{"create", "ID", "make a container from a bundle, and leave", 1, 1, create},
 		{"start", "ID", "run the command of a created container", 1, 1, start},
 		{"run", "ID", "create and start, and stay until the command ends", 1, 1, runContainer},
+		{"exec", "ID COMMAND [ARGUMENTS]", "run a command in a running container", 1, -1, execute},
 		{"state", "ID", "print the state of a container as JSON", 1, 1, state},
 		{"kill", "ID [SIGNAL]", "send a signal to a container (default SIGTERM)", 1, 2, kill},
 		{"delete", "ID", "remove a container that has ended", 1, 1, remove},
