@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 			"exits":    exits,
 			"image":    image,
 			"bundle":   bundle,
+			"console":  console,
 			"signed":   signed,
 			"registry": registryCommand,
 			"waitfor":  waitfor,
