@@ -7,7 +7,7 @@
 package stage1
 
 // PlanVersion is raised whenever an older gantry-init would misread a plan.
-const PlanVersion = 3
+const PlanVersion = 4
 
 // Descriptors of gantry-init: stdio, then these. The sources of a plan follow
 // in their order from InitSources on.
@@ -26,6 +26,8 @@ type Plan struct {
 	Clone   []string `json:"clone,omitempty"`   // namespaces the process is born in, by OCI name; always in a session of its own
 	Sources []Source `json:"sources,omitempty"` // donated, in this order
 	Steps   []Step   `json:"steps"`
+
+	KeepKeyring bool `json:"keepKeyring,omitempty"` // the app shares its parent's session keyring
 }
 
 // Kinds of Source.
@@ -35,6 +37,7 @@ const (
 	SourceNamespace = "namespace" // namespace to join: at Path, or made anew when Path is empty
 	SourcePidfd     = "pidfd"     // the process whose namespaces are joined
 	SourceStart     = "start"     // listening socket a Hold is ended through, from the caller
+	SourcePreserved = "preserved" // the caller's descriptor Number, which the app has under that number; before all others
 )
 
 // Source is a descriptor the parent opens or makes before the clone.
@@ -43,6 +46,7 @@ type Source struct {
 	Path      string `json:"path,omitempty"`
 	Recursive bool   `json:"recursive,omitempty"` // of a mount: with what is mounted below
 	Namespace string `json:"namespace,omitempty"` // of a namespace: its OCI name
+	Number    int    `json:"number,omitempty"`    // of a preserved one
 	For       string `json:"for,omitempty"`       // what the user calls it, for messages
 }
 

@@ -46,8 +46,8 @@ func note(text string) { fmt.Fprintln(os.Stderr, "gantry-oci: note: "+printable(
 // createFlags are those of create and run.
 type createFlags struct {
 	container.CreateOptions
-	noPivot, noKeyring bool
-	preserve           int
+	noPivot  bool
+	preserve int
 }
 
 func (o *createFlags) register(f *pflag.FlagSet) {
@@ -55,22 +55,21 @@ func (o *createFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&o.ConsoleSocket, "console-socket", "", "hand the terminal to who listens on `SOCKET`")
 	f.StringVar(&o.PidFile, "pid-file", "", "write the process's number to `FILE`")
 	f.BoolVar(&o.noPivot, "no-pivot", false, "refused: pivot_root works on every root here, a ramdisk too")
-	f.BoolVar(&o.noKeyring, "no-new-keyring", false, "keep the session keyring of the caller")
+	f.BoolVar(&o.Keyring, "no-new-keyring", false, "keep the session keyring of the caller")
 	f.IntVar(&o.preserve, "preserve-fds", 0, "pass `N` descriptors from 3 on")
 }
 
 func (o *createFlags) options(c *call) (container.CreateOptions, error) {
 	switch {
-	case o.noKeyring:
-		return o.CreateOptions, errors.New("--no-new-keyring: is not supported")
-	case o.preserve != 0:
-		return o.CreateOptions, errors.New("--preserve-fds: is not supported")
 	case c.systemdCgroup:
 		return o.CreateOptions, errors.New("--systemd-cgroup: is not supported")
 	}
 	q := o.CreateOptions
 	q.ID, q.Notes = c.args[0], note
 	var err error
+	if q.Listen, q.Preserve, err = container.Preserved(o.preserve); err != nil {
+		return q, err
+	}
 	q.Libexec, err = container.Libexec()
 	return q, err
 }

@@ -30,6 +30,9 @@ type CreateOptions struct {
 	ConsoleSocket string // gets the master of the terminal
 	PidFile       string
 	Libexec       string // where gantry-init is
+	Preserve      int    // so many of our descriptors from 3 on are passed on
+	Listen        int    // so many of them are sockets of LISTEN_FDS
+	Keyring       bool   // the session keyring stays ours
 	Notes         func(string)
 }
 
@@ -50,6 +53,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	if err != nil {
 		return nil, err
 	}
+	announce(spec.Process, o.Listen)
 	terminal := spec.Process != nil && spec.Process.Terminal
 	switch {
 	case terminal && o.ConsoleSocket == "":
@@ -75,7 +79,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	created, err := launch.Create(ctx, launch.Request{
 		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
 		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold,
-		CgroupPath: cgroupPath(spec), Notes: o.Notes,
+		CgroupPath: cgroupPath(spec), Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
 		Record: func(dirs []string) error {
 			c.Cgroups = dirs
 			return c.write()

@@ -289,7 +289,7 @@ func TestNoSignalKillsTheSupervisorHalfWay(t *testing.T) {
 }
 
 // The keys of the caller's session are not the app's, whatever its filter
-// allows.
+// allows, unless it was asked for.
 func TestSessionKeyringStaysOutside(t *testing.T) {
 	runtime.LockOSThread() // never unlocked: the thread ends with its keyring
 	if _, err := unix.KeyctlJoinSessionKeyring("gantry-test"); err != nil {
@@ -303,10 +303,13 @@ func TestSessionKeyringStaysOutside(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), "gantry-secret") {
 		t.Skip("ability missing: /proc/keys")
 	}
-	p := newPod(t, "cat", "/proc/keys") // tells what the reader possesses
-	p.request.Spec.Process.User.UID = 1000
-	p.request.Spec.Linux.MaskedPaths = nil
-	if got := p.output(); strings.Contains(got, "gantry-secret") {
-		t.Errorf("the app has our keys:\n%s", got)
+	for _, keep := range []bool{false, true} {
+		p := newPod(t, "cat", "/proc/keys") // tells what the reader possesses
+		p.request.Spec.Process.User.UID = 1000
+		p.request.Spec.Linux.MaskedPaths = nil
+		p.request.Keyring = keep
+		if got := p.output(); strings.Contains(got, "gantry-secret") != keep {
+			t.Errorf("keyring kept: %v, but the app has these keys:\n%s", keep, got)
+		}
 	}
 }

@@ -28,6 +28,8 @@ type PlanOptions struct {
 	Outlive  bool // the app does not die with its parent
 	Hold     bool // it waits for its start
 	Given    bool // of an exec: the process says itself what it may
+	Preserve int  // so many descriptors from FirstPreserved on are the app's too
+	Keyring  bool // it keeps the session keyring of its parent
 	Rows     uint16
 	Columns  uint16
 }
@@ -64,6 +66,7 @@ func Plan(spec *specs.Spec, o PlanOptions) (stage1.Plan, error) {
 	}
 	p := &planner{spec: spec, linux: spec.Linux, o: o}
 	p.plan.Version = stage1.PlanVersion
+	p.preserve()
 	for _, stage := range []func() error{
 		p.namespaces, p.root, p.mounts, p.devices, p.kernel, p.paths, p.process,
 	} {

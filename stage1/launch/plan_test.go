@@ -58,6 +58,9 @@ func TestPlans(t *testing.T) {
 			s.Root.Readonly = true
 		}},
 		{"held", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified, Outlive: true, Hold: true}, func(*specs.Spec) {}},
+		{"preserved", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Bundle: "/bundle", Cgroups: unified, Outlive: true, Preserve: 2, Keyring: true}, func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: "data", Options: []string{"bind"}})
+		}},
 		{"everything", launch.PlanOptions{Root: tree, Cgroups: unified, Bundle: "/bundle", Outlive: true}, func(s *specs.Spec) {
 			adj, uid := 100, uint32(7)
 			s.Process.NoNewPrivileges = false

@@ -48,6 +48,8 @@ type Request struct {
 	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group
 	Record      func(cgroups []string) error `json:"-"` // told what may be made, before it is; nil with a PodDir
 	PidFile     string
+	Preserve    int  // so many descriptors of ours, from FirstPreserved on, are the app's too
+	Keyring     bool // the app keeps our session keyring
 
 	CgroupStrict map[string]bool
 	Notes        func(string) `json:"-"`
@@ -77,6 +79,8 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 		Init:     r.Init,
 		Outlive:  r.Outlive,
 		Hold:     r.Hold != nil,
+		Preserve: r.Preserve,
+		Keyring:  r.Keyring,
 		Root: RootPlan{
 			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,
 			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove,

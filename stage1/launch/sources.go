@@ -41,6 +41,12 @@ func openSource(h *hold, s stage1.Source, given map[string]*os.File) (*os.File, 
 			return nil, fmt.Errorf("open %s for %s: %w", s.Path, s.For, err)
 		}
 		return f, nil
+	case stage1.SourcePreserved:
+		f, err := h.file(preserved(s.Number))
+		if err != nil {
+			return nil, fmt.Errorf("preserve descriptor %d: %w", s.Number, err)
+		}
+		return f, nil
 	}
 	if s.Path == "" {
 		f, err := h.file(netns.New())

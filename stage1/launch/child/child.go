@@ -49,12 +49,14 @@ func run() *stage1.StepError {
 		return failed("mark descriptors close-on-exec", "", err)
 	}
 	rename()
-	if err := newKeyring(); err != nil {
-		return failed("make session keyring", "", err)
-	}
 	w := &walk{root: -1, null: -1, empty: -1}
 	if err := w.read(); err != nil {
 		return failed("read plan", "", err)
+	}
+	if !w.plan.KeepKeyring {
+		if err := newKeyring(); err != nil {
+			return failed("make session keyring", "", err)
+		}
 	}
 	unix.Umask(0) // modes are given exactly; the Umask step sets the app's
 	for i := range w.plan.Steps {

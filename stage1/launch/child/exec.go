@@ -37,20 +37,26 @@ func (w *walk) exec(e *stage1.Exec) *stage1.StepError {
 	if e.Init {
 		return stayInit(path, e)
 	}
+	sync, err := w.place()
+	if err != nil {
+		return displaced(sync, failed("preserve descriptors", "", err))
+	}
 	unblockSignals()
-	return execError(path, syscall.Exec(path, e.Args, e.Env))
+	serr = execError(path, syscall.Exec(path, e.Args, e.Env))
+	return displaced(sync, serr)
 }
 
 // letGo closes whatever is or may lead to a file. Close-on-exec comes too late:
 // execve looks up the command, the interpreter of a script and the loader
 // before, and an image may name them /proc/self/fd/N/../.. (CVE-2024-21626).
-// The socket stays to report on, and what has no place in a tree stays for the
-// runtime, which dies without its poller.
+// The socket stays to report on, what has no place in a tree stays for the
+// runtime, which dies without its poller, and what the caller wants preserved
+// is its own responsibility.
 func (w *walk) letGo(keepSelf bool) error {
 	const spare = 128 // opened since the start, lowest numbers first
 	end := stage1.InitSources + len(w.plan.Sources) + spare
 	for fd := 3; fd < end; fd++ {
-		if fd == stage1.InitSync || keepSelf && fd == stage1.InitSelf {
+		if fd == stage1.InitSync || keepSelf && fd == stage1.InitSelf || w.isPreserved(fd) {
 			continue
 		}
 		var st unix.Stat_t
