@@ -109,6 +109,9 @@ func candidates(h *host, o Options) []string {
 			dirs = append(dirs, dir)
 		}
 	}
+	if o.Path != "" && h.tracked != nil {
+		dirs = append(dirs, filepath.Join(h.tracked.mount, o.Path))
+	}
 	slices.Sort(dirs)
 	switch {
 	case h.v2 == nil:

@@ -21,6 +21,7 @@ func TestParseHost(t *testing.T) {
 		groups     string
 		v1         map[string]hierarchy
 		v2         *hierarchy
+		tracked    *hierarchy
 		v1MaxNames int
 	}{
 		{
@@ -41,7 +42,8 @@ func TestParseHost(t *testing.T) {
 				"cpuacct": {"/sys/fs/cgroup/cpu,cpuacct", "/c", false},
 				"memory":  {"/sys/fs/cgroup/memory", "/a/b", true},
 			},
-			v2: &hierarchy{"/sys/fs/cgroup/unified", "/", false},
+			v2:      &hierarchy{"/sys/fs/cgroup/unified", "/", false},
+			tracked: &hierarchy{"/sys/fs/cgroup/systemd", "/d", false},
 		},
 		{
 			name:   "in a container without a cgroup namespace: its group is the mount's root",
@@ -70,8 +72,8 @@ func TestParseHost(t *testing.T) {
 		if tt.v1 == nil {
 			tt.v1 = map[string]hierarchy{}
 		}
-		if !reflect.DeepEqual(h.v1, tt.v1) || !reflect.DeepEqual(h.v2, tt.v2) {
-			t.Errorf("%s: v1 %v v2 %v, want %v %v", tt.name, h.v1, h.v2, tt.v1, tt.v2)
+		if !reflect.DeepEqual(h.v1, tt.v1) || !reflect.DeepEqual(h.v2, tt.v2) || !reflect.DeepEqual(h.tracked, tt.tracked) {
+			t.Errorf("%s: v1 %v v2 %v tracked %v, want %v %v %v", tt.name, h.v1, h.v2, h.tracked, tt.v1, tt.v2, tt.tracked)
 		}
 	}
 }

@@ -5,8 +5,10 @@ package cgroups
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Enter moves the calling thread into the given directories of v1
@@ -50,7 +52,11 @@ func enter(h *host, dirs []string) (back func() error, err error) {
 
 // ownV1 returns our own group in the v1 hierarchy dir is in.
 func (h *host) ownV1(dir string) (string, bool) {
-	for _, v1 := range h.v1 {
+	mounts := slices.Collect(maps.Values(h.v1))
+	if h.tracked != nil {
+		mounts = append(mounts, *h.tracked)
+	}
+	for _, v1 := range mounts {
 		rel, err := filepath.Rel(v1.mount, dir)
 		if err == nil && filepath.IsLocal(rel) {
 			return v1.dir(), true

@@ -26,6 +26,7 @@ func (h hierarchy) dir() string { return filepath.Join(h.mount, h.own) }
 // from it is a pure function.
 type host struct {
 	v1          map[string]hierarchy // by controller
+	tracked     *hierarchy           // the v1 hierarchy name=systemd, which has no controller
 	v2          *hierarchy
 	controllers []string // of v2, at our own group
 	systemd     bool
@@ -99,6 +100,11 @@ func (h *host) addMount(line string, groups map[string]string) {
 	case "cgroup":
 		for name := range strings.SplitSeq(super[2], ",") {
 			path, named := groups[name]
+			if name == tracker && named && h.tracked == nil {
+				if own, ok := below(root, path); ok {
+					h.tracked = &hierarchy{mount, own, ro}
+				}
+			}
 			if _, have := h.v1[name]; !named || have || !known[name] {
 				continue
 			}
@@ -123,6 +129,10 @@ func below(root, path string) (string, bool) {
 	}
 	return filepath.Clean("/" + rest), true
 }
+
+// tracker is the v1 hierarchy in which systemd, before cgroup v2, kept track
+// of processes. It limits nothing: only who names a path is put there.
+const tracker = "name=systemd"
 
 // known are the v1 controllers we have a use for. "rw" and "name=systemd" are
 // not among the words of a mount's options by accident.

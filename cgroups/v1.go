@@ -59,6 +59,9 @@ func refusedV1(l limit, dir string, err error) error {
 // makeV1 returns our directory in a v1 controller.
 func (b *builder) makeV1(controller string) (string, error) {
 	h := b.host.v1[controller]
+	if controller == tracker {
+		h = *b.host.tracked
+	}
 	base, name := h.dir(), b.name
 	if b.path != "" {
 		base, name = filepath.Join(h.mount, filepath.Dir(filepath.Clean("/"+b.path))), filepath.Base(b.path)
@@ -168,11 +171,14 @@ func (b *builder) account() error {
 	switch {
 	case b.path != "":
 		names = slices.Sorted(maps.Keys(b.host.v1))
+		if b.host.tracked != nil {
+			names = append(names, tracker)
+		}
 	case b.group.v2 == "":
 		names = append(names[:len(names):len(names)], "freezer")
 	}
 	for _, name := range names {
-		if _, ok := b.host.v1[name]; !ok {
+		if _, ok := b.host.v1[name]; !ok && name != tracker {
 			continue
 		}
 		if _, err := b.makeV1(name); errors.Is(err, os.ErrExist) {
