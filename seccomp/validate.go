@@ -109,3 +109,8 @@ var architectures = [...]specs.Arch{
 	specs.ArchS390X, specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64, specs.ArchLOONGARCH64,
 	specs.ArchM68K, specs.ArchSH, specs.ArchSHEB,
 }
+
+// Known are the words Validate takes, for a runtime that has to list them.
+func Known() ([]specs.LinuxSeccompAction, []specs.LinuxSeccompOperator, []specs.Arch) {
+	return actions[:], operators[:], architectures[:]
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+
+	"github.com/gantryrun/gantry/seccomp"
+)
+
+// Features is what a plan can be made of (features.md, features-linux.md). It
+// tells of this program, not of the kernel it runs on. An empty list is not a
+// nil one: nothing is known, rather than not known.
+func Features() *features.Features {
+	yes, no := new(bool), new(bool)
+	*yes = true
+	var capabilities []string
+	for _, name := range capNames() {
+		capabilities = append(capabilities, "CAP_"+name)
+	}
+	return &features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: specs.Version,
+		Hooks:         []string{},
+		MountOptions:  knownMountOptions(),
+		Linux: &features.Linux{
+			Namespaces:   knownNamespaces(),
+			Capabilities: capabilities,
+			Cgroup:       &features.Cgroup{V1: yes, V2: yes, Systemd: no, SystemdUser: no, Rdma: yes},
+			Seccomp:      knownSeccomp(),
+			Apparmor:     &features.Apparmor{Enabled: yes},
+			// process.selinuxLabel is applied, linux.mountLabel is not.
+			Selinux:         &features.Selinux{Enabled: no},
+			IntelRdt:        &features.IntelRdt{Enabled: no, Schemata: no, Monitoring: no},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: no}},
+			NetDevices:      &features.NetDevices{Enabled: no},
+		},
+	}
+}
+
+func knownNamespaces() []string {
+	var out []string
+	for _, t := range []specs.LinuxNamespaceType{
+		specs.CgroupNamespace, specs.IPCNamespace, specs.MountNamespace, specs.NetworkNamespace,
+		specs.PIDNamespace, specs.TimeNamespace, specs.UserNamespace, specs.UTSNamespace,
+	} {
+		if _, err := namespaceKind("", t); err == nil {
+			out = append(out, string(t))
+		}
+	}
+	return out
+}
+
+func knownSeccomp() *features.Seccomp {
+	enabled := true
+	s := &features.Seccomp{Enabled: &enabled}
+	actions, operators, archs := seccomp.Known()
+	for _, a := range actions {
+		if a != specs.ActNotify { // nobody hands its descriptor to listenerPath
+			s.Actions = append(s.Actions, string(a))
+		}
+	}
+	for _, o := range operators {
+		s.Operators = append(s.Operators, string(o))
+	}
+	for _, a := range archs {
+		s.Archs = append(s.Archs, string(a))
+	}
+	for _, flag := range []specs.LinuxSeccompFlag{
+		specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow, specs.LinuxSeccompFlagWaitKillableRecv,
+	} {
+		one := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{flag}}
+		if _, err := seccompStep(one); err == nil && seccomp.Validate(one) == nil {
+			s.KnownFlags = append(s.KnownFlags, string(flag))
+		}
+	}
+	s.SupportedFlags = s.KnownFlags
+	return s
+}
+
+// knownMountOptions are the words parseMountOptions takes for itself. Others
+// go to the file system.
+func knownMountOptions() []string {
+	attributes := []string{
+		"atime", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec", "norelatime", "nostrictatime",
+		"nosuid", "nosymfollow", "relatime", "ro", "rw", "strictatime", "suid", "symfollow",
+	}
+	out := []string{
+		"async", "bind", "copyup", "defaults", "loud", "nodirsync", "noiversion", "nolazytime", "nomand",
+		"private", "rbind", "rprivate", "rshared", "rslave", "runbindable", "shared", "slave", "tmpcopyup", "unbindable",
+	}
+	for _, word := range attributes {
+		out = append(out, word, "r"+word)
+	}
+	slices.Sort(out)
+	return out
+}
