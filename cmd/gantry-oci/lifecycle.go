@@ -34,6 +34,7 @@ func commands() []command {
 		{"ps", "ID [PS OPTIONS]", "list the processes of a container", 1, -1, ps},
 		{"pause", "ID", "stop all processes of a container", 1, 1, freeze(true)},
 		{"resume", "ID", "let them go on", 1, 1, freeze(false)},
+		{"update", "ID", "change the limits of a container", 1, 1, update},
 		{"features", "", "print what this runtime supports, as JSON", 0, 0, features},
 		{"spec", "", "write an example of a config.json", 0, 0, spec},
 	}
