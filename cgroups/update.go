@@ -217,20 +217,11 @@ func (u *updater) memoryV2(dir string, m *specs.LinuxMemory) error {
 		swap = m.Limit
 	}
 	if given(swap) {
-		only := *swap
-		if only > 0 { // memory and swap together in the specification, swap alone here
-			limit, ok := number(dir, "memory.max")
-			if given(m.Limit) {
-				limit, ok = uint64(*m.Limit), true
-			}
-			if !ok {
-				return &LimitError{Limit: "memory-swap", Reason: "it counts memory and swap together and needs a memory limit below it", Mend: "give --memory as well"}
-			}
-			if only -= int64(limit); only < 0 {
-				return &LimitError{Limit: "memory-swap", Reason: fmt.Sprintf("it is less than the memory limit %d it includes", limit), Mend: "lower --memory as well"}
-			}
+		only, err := swapAlone(dir, m.Limit, *swap)
+		if err != nil {
+			return err
 		}
-		err := u.set("memory-swap", dir, "memory.swap.max", word(only))
+		err = u.set("memory-swap", dir, "memory.swap.max", word(only))
 		if err != nil && (*swap > 0 || !errors.Is(err, os.ErrNotExist)) { // no swap to limit is unlimited too
 			return err
 		}
@@ -244,6 +235,25 @@ func (u *updater) memoryV2(dir string, m *specs.LinuxMemory) error {
 		return u.set("memory-reservation", dir, "memory.low", word(*m.Reservation))
 	}
 	return nil
+}
+
+// swapAlone takes memory out of a limit of both, the limit given or in force:
+// they are counted together in the specification and apart here.
+func swapAlone(dir string, memory *int64, both int64) (int64, error) {
+	if both < 0 {
+		return both, nil
+	}
+	now, ok := number(dir, "memory.max")
+	if given(memory) {
+		now, ok = uint64(*memory), true
+	}
+	if !ok {
+		return 0, &LimitError{Limit: "memory-swap", Reason: "it counts memory and swap together and needs a memory limit below it", Mend: "give --memory as well"}
+	}
+	if uint64(both) < now {
+		return 0, &LimitError{Limit: "memory-swap", Reason: fmt.Sprintf("it is less than the memory limit %d it includes", now), Mend: "lower --memory as well"}
+	}
+	return both - int64(now), nil
 }
 
 func (u *updater) cpu(c *specs.LinuxCPU) error {

@@ -35,6 +35,7 @@ func commands() []command {
 		{"pause", "ID", "stop all processes of a container", 1, 1, freeze(true)},
 		{"resume", "ID", "let them go on", 1, 1, freeze(false)},
 		{"update", "ID", "change the limits of a container", 1, 1, update},
+		{"events", "ID", "print the figures of a container as JSON", 1, 1, events},
 		{"features", "", "print what this runtime supports, as JSON", 0, 0, features},
 		{"spec", "", "write an example of a config.json", 0, 0, spec},
 	}

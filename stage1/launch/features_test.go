@@ -84,7 +84,7 @@ func TestFeaturesTellTheTruth(t *testing.T) {
 	f := Features()
 	hook := []specs.Hook{{Path: "/x"}}
 	for name, hooks := range map[string]*specs.Hooks{
-		"prestart":        {Prestart: hook}, //nolint:staticcheck // deprecated, but bundles have it
+		"prestart":        {Prestart: hook},
 		"createRuntime":   {CreateRuntime: hook},
 		"createContainer": {CreateContainer: hook},
 		"startContainer":  {StartContainer: hook},
