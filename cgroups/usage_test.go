@@ -55,10 +55,10 @@ func TestUsageOfBothVersions(t *testing.T) {
 }
 
 func TestUsageOfALivingGroup(t *testing.T) {
-	g, _ := newPathGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(9))}})
+	g, _ := newPathGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(99))}})
 	start(t, g, "exec sleep 1000")
 	u := ReadUsage(g.Dirs())
-	if u.Pids != 1 || u.PidsLimit != 9 || u.CPU == 0 || u.Memory.Usage == 0 {
+	if u.Pids != 1 || u.PidsLimit != 99 || u.CPU == 0 || u.Memory.Usage == 0 {
 		t.Errorf("%+v", u)
 	}
 }
