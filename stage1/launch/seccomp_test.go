@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,6 +51,31 @@ func TestSeccompFilterIsInForce(t *testing.T) {
 			if strings.Contains(out, "NoNewPrivs:\t1") != noNewPrivs {
 				t.Errorf("no_new_privs %v: %s", noNewPrivs, out)
 			}
+		}
+	}
+}
+
+// What gantry-init does after a filter was loaded is what filters allowed
+// before close_range(2) was known, as that of runtime-tools.
+func TestSeccompFilterNeedNotKnowCloseRange(t *testing.T) {
+	compiler(t)
+	for _, noNewPrivs := range []bool{true, false} {
+		p := newPod(t, "grep", "Seccomp:", "/proc/self/status")
+		filter, err := seccomp.Default(p.request.Spec.Process.Capabilities.Bounding)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := 0
+		for i := range filter.Syscalls {
+			known += len(filter.Syscalls[i].Names)
+			filter.Syscalls[i].Names = slices.DeleteFunc(filter.Syscalls[i].Names, func(name string) bool { return name == "close_range" })
+			known -= len(filter.Syscalls[i].Names)
+		}
+		filter.Syscalls = slices.DeleteFunc(filter.Syscalls, func(s specs.LinuxSyscall) bool { return len(s.Names) == 0 })
+		p.request.Spec.Linux.Seccomp, p.request.Spec.Process.NoNewPrivileges = filter, noNewPrivs
+		out, stderr, code := p.run()
+		if known == 0 || code != 0 || !strings.Contains(out, "Seccomp:\t2") {
+			t.Errorf("no_new_privs %v: exit status %d, %d rules taken out\n%s%s", noNewPrivs, code, known, out, stderr)
 		}
 	}
 }

@@ -27,6 +27,7 @@ type walk struct {
 	null   int        // mount of the host's /dev/null that the first mask attached; -1 before
 	empty  int        // the same of an empty read-only tmpfs, for directories
 	proc   *procfs.FS // opened when first needed
+	alone  bool       // descriptors are let go
 }
 
 // Run reads the plan, walks it and does not return on success. The error has

@@ -20,16 +20,12 @@ const (
 
 // exec becomes the app.
 func (w *walk) exec(e *stage1.Exec) *stage1.StepError {
-	if err := w.letGo(e.Init); err != nil {
+	if err := w.letGo(); err != nil {
 		return failed("close descriptors", "", err)
 	}
 	path, serr := find(e.Args[0], e.Env)
 	if serr != nil {
 		return serr
-	}
-	// Covers what a library may have opened.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return failed("mark descriptors close-on-exec", "", err)
 	}
 	if e.Apart != nil {
 		return w.execApart(path, e)
@@ -51,9 +47,20 @@ func (w *walk) exec(e *stage1.Exec) *stage1.StepError {
 // before, and an image may name them /proc/self/fd/N/../.. (CVE-2024-21626).
 // The socket stays to report on, what has no place in a tree stays for the
 // runtime, which dies without its poller, and what the caller wants preserved
-// is its own responsibility.
-func (w *walk) letGo(keepSelf bool) error {
+// is its own responsibility. It happens before a filter is loaded: filters
+// older than close_range(2) answer it with ENOSYS.
+func (w *walk) letGo() error {
+	if w.alone {
+		return nil
+	}
+	w.alone = true
+	// Covers what a library may have opened.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return err
+	}
 	const spare = 128 // opened since the start, lowest numbers first
+	last := w.plan.Steps[len(w.plan.Steps)-1]
+	keepSelf := last.Exec != nil && last.Exec.Init
 	end := stage1.InitSources + len(w.plan.Sources) + spare
 	for fd := 3; fd < end; fd++ {
 		if fd == stage1.InitSync || keepSelf && fd == stage1.InitSelf || w.isPreserved(fd) {

@@ -241,8 +241,12 @@ func (w *walk) cwd(c *stage1.Cwd) *stage1.StepError {
 	return failed("enter working directory", c.Path, err)
 }
 
-// seccomp loads the filter that came with the plan.
+// seccomp loads the filter that came with the plan, when nothing is held any more
+// that the app must not reach.
 func (w *walk) seccomp(s *stage1.Seccomp) *stage1.StepError {
+	if err := w.letGo(); err != nil {
+		return failed("close descriptors", "", err)
+	}
 	prog, serr := w.program()
 	if serr != nil {
 		return serr
