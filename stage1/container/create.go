@@ -61,6 +61,9 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	case !terminal && o.ConsoleSocket != "":
 		return nil, errors.New("--console-socket: process.terminal is not set, so there is no terminal to hand out")
 	}
+	if err := grantable(spec, o.Notes); err != nil {
+		return nil, err
+	}
 	var u undo.Stack
 	defer u.Run()
 	c, err := r.take(o.ID, &u)

@@ -4,6 +4,7 @@ package launch
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,19 +20,22 @@ func capNames() []string {
 		WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
 }
 
+// Capability gives the number of a capability named CAP_….
+func Capability(name string) (int, bool) {
+	short, ok := strings.CutPrefix(name, "CAP_")
+	n := slices.Index(capNames(), short)
+	return n, ok && n >= 0
+}
+
 // capSet gives the bits of capabilities named CAP_….
 func capSet(names []string) (uint64, error) {
 	var set uint64
-	known := capNames()
-next:
 	for _, name := range names {
-		for n, k := range known {
-			if name == "CAP_"+k {
-				set |= 1 << n
-				continue next
-			}
+		n, ok := Capability(name)
+		if !ok {
+			return 0, fmt.Errorf("unknown capability %q", name)
 		}
-		return 0, fmt.Errorf("unknown capability %q", name)
+		set |= 1 << n
 	}
 	return set, nil
 }
