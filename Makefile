@@ -20,7 +20,7 @@ PURE     := $(filter-out gantry-seccomp,$(notdir $(wildcard cmd/*)))
 LIBEXEC  := $(filter-out gantry gantry-oci,$(notdir $(wildcard cmd/*)))
 PROGRAMS := $(notdir $(wildcard tests/cmd/*))
 
-.PHONY: help build demo test test-vm check bench fuzz docs install clean test-programs
+.PHONY: help build demo test test-vm check bench conformance fuzz docs install clean test-programs
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -48,6 +48,9 @@ check: ## formats, vet, linters, known vulnerabilities, unit tests
 
 bench: ## gantry beside crun, runc and podman: tables and JSON in bench/out
 	tests/bench/run.sh
+
+conformance: ## the validation suite of runtime-tools on gantry-oci, runc and crun: docs/conformance.md
+	tests/conformance/run.sh
 
 fuzz: ## each fuzz target for T=30s
 	tests/fuzz.sh $(T)

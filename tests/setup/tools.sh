@@ -25,3 +25,20 @@ tools_interop() {
 	[ -x "$cache/bin/cosign" ] || echo "setup: cosign takes about twelve minutes on two cores, once"
 	go_tool cosign github.com/sigstore/cosign/v3 v3.1.3 github.com/sigstore/cosign/v3/cmd/cosign
 }
+
+# tools_conformance builds the validation programs of runtime-tools and sets
+# conformance_suite to their directory. The release is older than Go modules, so
+# what it is built with is written in a module of its own.
+tools_conformance() {
+	local module=github.com/opencontainers/runtime-tools from
+	from=$(go -C tests/conformance/suite list -m -f '{{.Version}}' $module)
+	conformance_suite=$cache/runtime-tools-$from
+	[ ! -d "$conformance_suite" ] || return 0
+	echo "setup: building the programs of runtime-tools $from, once"
+	rm -rf "$conformance_suite.new" && mkdir -p "$conformance_suite.new"
+	GOFLAGS= CGO_ENABLED=0 go -C tests/conformance/suite build -trimpath -ldflags '-s -w' -o "$conformance_suite.new/" \
+		$module/cmd/runtimetest $module/validation/... </dev/null
+	from=$(go -C tests/conformance/suite list -m -f '{{.Dir}}' $module)
+	cp "$from"/rootfs-*.tar.gz "$conformance_suite.new/"
+	mv "$conformance_suite.new" "$conformance_suite"
+}
