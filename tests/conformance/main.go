@@ -80,7 +80,7 @@ func (s *suite) run(only string, commands []string, doc, results string) error {
 		found = append(found, f)
 	}
 	missing := behind(found)
-	for _, l := range missing {
+	for _, l := range shorten(missing) {
 		fmt.Printf("missing      %s: %s\n", l.program, l.description)
 	}
 	if only == "*" {
@@ -173,7 +173,9 @@ func (s *suite) execute(r runtime, name, dir string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.dir, name))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
 	cmd.Env = append(os.Environ(), "RUNTIME="+wrapper, "TMPDIR="+tmp)
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	// Without a mount namespace in the bundle runc and crun mount in the caller's,
+	// and leave it there.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Unshareflags: unix.CLONE_NEWNS}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	err = cmd.Run()
 	if ctx.Err() != nil {
@@ -191,13 +193,19 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o755)
 }
 
-// sweep deletes containers that a program did not.
+// sweep deletes containers that a program did not, and the groups above them.
 func (r runtime) sweep(state string) {
 	entries, _ := os.ReadDir(state)
 	for _, e := range entries {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		_ = exec.CommandContext(ctx, r.command, "--root", state, "delete", "--force", e.Name()).Run()
 		cancel()
+	}
+	for _, name := range []string{"cgrouptest", "testdir/cgrouptest", "testdir"} {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+		for _, g := range append(groups, "/sys/fs/cgroup/"+name) {
+			_ = unix.Rmdir(g) // refused while something is in it
+		}
 	}
 }
 

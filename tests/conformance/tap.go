@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -94,6 +95,27 @@ func behind(all []findings) []line {
 		}
 	}
 	return lines
+}
+
+// shorten leaves of a program that lacks many lines their number.
+func shorten(lines []line) []line {
+	const many = 10
+	count := map[string]int{}
+	for _, l := range lines {
+		count[l.program]++
+	}
+	var out []line
+	for _, l := range lines {
+		n := count[l.program]
+		if n > many {
+			l.description = fmt.Sprintf("%d lines", n)
+		}
+		if !slices.Contains(out, l) {
+			out = append(out, l)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b line) int { return strings.Compare(a.program, b.program) })
+	return out
 }
 
 func passed(f findings) map[line]int {
