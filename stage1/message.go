@@ -11,6 +11,8 @@ type Message struct {
 	// Child comes with a pidfd of the process that becomes the app, when that
 	// is not gantry-init itself.
 	Child bool `json:"child,omitempty"`
+	// Waits: gantry-init waits for the parent's permission to go on.
+	Waits bool `json:"waits,omitempty"`
 	// Created: everything is made, and a Hold waits for its start.
 	Created bool `json:"created,omitempty"`
 }

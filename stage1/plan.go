@@ -61,6 +61,7 @@ type Step struct {
 	Device     *Device     `json:"device,omitempty"`
 	Wait       *Wait       `json:"wait,omitempty"`
 	Hold       *Hold       `json:"hold,omitempty"`
+	Hooks      *Hooks      `json:"hooks,omitempty"`
 	Unshare    *Unshare    `json:"unshare,omitempty"`
 	Terminal   *Terminal   `json:"terminal,omitempty"`
 	Hostname   *Hostname   `json:"hostname,omitempty"`
@@ -115,6 +116,7 @@ type Root struct {
 	Need        []string `json:"need,omitempty"`        // mount points a read-only root must have, else an empty upper is put over it
 	Attr        Attr     `json:"attr,omitzero"`         // of the new root
 	HostPrivate uint64   `json:"hostPrivate,omitempty"` // propagation given to the copied host mounts first
+	At          string   `json:"at,omitempty"`          // host path to attach it to, where hooks look for it; empty: on top of /
 }
 
 // Mount makes a new file system and attaches it in the root.
@@ -161,13 +163,37 @@ type Device struct {
 	GID   uint32 `json:"gid,omitempty"`
 }
 
-// Wait holds until the parent sent Name.
+// Wait holds until the parent sent Name; with Ask it says first that it waits.
 type Wait struct {
 	Name string `json:"name"`
+	Ask  bool   `json:"ask,omitempty"`
 }
 
 // WaitCgroup is what the parent sends once the process is in its cgroup.
 const WaitCgroup = "cgroup"
+
+// WaitHooks is what it sends once the hooks of the runtime's namespaces ran.
+const WaitHooks = "hooks"
+
+// Hooks runs programs of the bundle one after the other, with the state of
+// the container on their standard input. The first that fails ends the launch.
+type Hooks struct {
+	Kind  string `json:"kind"`  // createContainer or startContainer
+	State string `json:"state"` // a JSON object without the pid, which is added
+	List  []Hook `json:"list"`
+	// Inside: they are found in the container and run as the app would, with
+	// nothing of the host open and, if Seccomp says so, in its filter.
+	Inside  bool     `json:"inside,omitempty"`
+	Seccomp *Seccomp `json:"seccomp,omitempty"`
+}
+
+// Hook is one program.
+type Hook struct {
+	Path    string   `json:"path"`
+	Args    []string `json:"args"`
+	Env     []string `json:"env,omitempty"`
+	Timeout int      `json:"timeout,omitempty"` // seconds; 0 is none
+}
 
 // Hold says Created and waits, with no parent any more, until somebody sends
 // StartMessage to a listening SEQPACKET socket. What is sent up from then on

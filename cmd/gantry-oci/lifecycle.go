@@ -41,7 +41,7 @@ func commands() []command {
 	}
 }
 
-func (c *call) store() container.Root { return container.Root{Dir: c.root} }
+func (c *call) store() container.Root { return container.Root{Dir: c.root, Warn: note} }
 
 // note says what was left out though it had only been a default.
 func note(text string) { fmt.Fprintln(os.Stderr, "gantry-oci: note: "+printable(text)) }

@@ -54,7 +54,10 @@ type record struct {
 }
 
 // Root is the directory containers are kept in.
-type Root struct{ Dir string }
+type Root struct {
+	Dir  string
+	Warn func(string) // told of hooks that fail and stop nothing; may be nil
+}
 
 // Container is one of them, opened.
 type Container struct {

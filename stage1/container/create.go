@@ -65,8 +65,15 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		return nil, err
 	}
 	var u undo.Stack
+	var c *Container
+	made := false
+	defer func() {
+		if err != nil && made {
+			c.poststop(spec)
+		}
+	}()
 	defer u.Run()
-	c, err := r.take(o.ID, &u)
+	c, err = r.take(o.ID, &u)
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +90,9 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
 		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold,
 		CgroupPath: cgroupPath(spec), Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
+		Hooks: &launch.Hooks{ID: o.ID, Runtime: func(pid int) error { return c.createRuntime(spec, pid) }},
 		Record: func(dirs []string) error {
-			c.Cgroups = dirs
+			c.Cgroups, made = dirs, true
 			return c.write()
 		},
 	})
@@ -224,6 +232,9 @@ func (c *Container) Begin() error {
 	if err == nil && spec.Linux != nil {
 		err = cgroups.Settle(cgroups.Existing(c.Cgroups), spec.Linux.Resources)
 	}
+	if err == nil {
+		c.poststart()
+	}
 	return err
 }
 
@@ -296,7 +307,12 @@ func (c *Container) Delete(force bool) error {
 	if err := cgroups.RemoveAll(dirs); err != nil {
 		return err
 	}
-	return os.RemoveAll(c.root.path(c.ID))
+	spec, _ := c.Spec() // there is none if making it was cut off early
+	if err := os.RemoveAll(c.root.path(c.ID)); err != nil {
+		return err
+	}
+	c.poststop(spec)
+	return nil
 }
 
 // patience bounds the wait for a killed process to end.

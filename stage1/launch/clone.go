@@ -106,6 +106,7 @@ type received struct {
 	child *os.File // pidfd of the process that became the app, if it made one
 
 	created bool // it holds
+	waits   bool // it wants permission to go on
 }
 
 // wait reads what gantry-init reports until it holds, or the app's execve
@@ -134,7 +135,7 @@ func (s syncSocket) wait(signals *signals) (got received, err error) {
 		case err != nil:
 			return got, fmt.Errorf("hear from gantry-init: %w", err)
 		}
-		if err := got.take(b[:n], oob[:oobn]); err != nil || got.created {
+		if err := got.take(b[:n], oob[:oobn]); err != nil || got.created || got.waits {
 			return got, err
 		}
 	}
@@ -148,8 +149,8 @@ func (r *received) take(b, oob []byte) error {
 	if m.Error != nil {
 		return &Error{*m.Error}
 	}
-	if m.Created {
-		r.created = true
+	if m.Created || m.Waits {
+		r.created, r.waits = m.Created, m.Waits
 		return nil
 	}
 	to, name := &r.pty, "pty"

@@ -62,7 +62,7 @@ func Create(ctx context.Context, r Request) (_ *Created, err error) {
 	if c.Boot, err = bootID(); err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	got, err := sync.wait(nil)
+	got, err := sync.created(pid, r.Hooks)
 	if got.pty != nil {
 		c.Pty, _ = all.file(got.pty, nil)
 	}

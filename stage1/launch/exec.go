@@ -54,7 +54,7 @@ func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.P
 	if !o.Given {
 		inside.Process = confined(spec.Process, process)
 	}
-	if err := supported(&inside); err != nil {
+	if err := supported(&inside, true); err != nil {
 		return stage1.Plan{}, err
 	}
 	p := &planner{spec: &inside, linux: spec.Linux, o: o}

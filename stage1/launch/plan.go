@@ -32,6 +32,8 @@ type PlanOptions struct {
 	Keyring  bool // it keeps the session keyring of its parent
 	Rows     uint16
 	Columns  uint16
+
+	Container string // its id, in the state that hooks get; empty: a bundle with hooks is refused
 }
 
 // RootPlan says what the root is made of, without the descriptors.
@@ -61,14 +63,14 @@ func (p *planner) source(s stage1.Source) int {
 
 // Plan orders the steps that make a process of spec. It reads nothing.
 func Plan(spec *specs.Spec, o PlanOptions) (stage1.Plan, error) {
-	if err := supported(spec); err != nil {
+	if err := supported(spec, o.Container != ""); err != nil {
 		return stage1.Plan{}, err
 	}
 	p := &planner{spec: spec, linux: spec.Linux, o: o}
 	p.plan.Version = stage1.PlanVersion
 	p.preserve()
 	for _, stage := range []func() error{
-		p.namespaces, p.root, p.mounts, p.devices, p.kernel, p.paths, p.process,
+		p.namespaces, p.root, p.mounts, p.devices, p.createHooks, p.kernel, p.paths, p.process,
 	} {
 		if err := stage(); err != nil {
 			return stage1.Plan{}, err
@@ -152,6 +154,9 @@ func (p *planner) root() error {
 		r.Attr.Set = unix.MOUNT_ATTR_NODEV
 	} else {
 		r.FD = p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.o.Root.Dir, Recursive: true, For: "/"})
+		if hooksBeforePivot(p.spec.Hooks) {
+			r.At = p.o.Root.Dir
+		}
 	}
 	if p.o.Root.Upper != "" {
 		r.Upper, r.Work = p.o.Root.Upper, p.o.Root.Work

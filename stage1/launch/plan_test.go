@@ -61,6 +61,17 @@ func TestPlans(t *testing.T) {
 		{"preserved", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Bundle: "/bundle", Cgroups: unified, Outlive: true, Preserve: 2, Keyring: true}, func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: "data", Options: []string{"bind"}})
 		}},
+		{"hooks", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified, Outlive: true, Hold: true, Bundle: "/bundle", Container: "id"}, func(s *specs.Spec) {
+			timeout := 3
+			s.Annotations = map[string]string{"a": "b"}
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
+			s.Hooks = &specs.Hooks{
+				CreateRuntime:   []specs.Hook{{Path: "/runtime"}},
+				CreateContainer: []specs.Hook{{Path: "/create"}, {Path: "/second", Args: []string{"zero", "one"}, Env: []string{"A=b"}, Timeout: &timeout}},
+				StartContainer:  []specs.Hook{{Path: "/start"}},
+				Poststop:        []specs.Hook{{Path: "/stop"}},
+			}
+		}},
 		{"everything", launch.PlanOptions{Root: tree, Cgroups: unified, Bundle: "/bundle", Outlive: true}, func(s *specs.Spec) {
 			adj, uid := 100, uint32(7)
 			s.Process.NoNewPrivileges = false
@@ -119,6 +130,22 @@ func TestPlanRefusesByFieldName(t *testing.T) {
 		spec := baseSpec("app")
 		edit(spec)
 		if _, err := launch.Plan(spec, launch.PlanOptions{}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("want %q, got %v", says, err)
+		}
+	}
+}
+
+func TestHooksAreRefusedByFieldName(t *testing.T) {
+	zero := 0
+	for says, hooks := range map[string]*specs.Hooks{
+		`hooks.createRuntime[0].path: "bin/x" is not absolute`:  {CreateRuntime: []specs.Hook{{Path: "bin/x"}}},
+		"hooks.poststop[1].timeout: 0 is not greater than zero": {Poststop: []specs.Hook{{Path: "/x"}, {Path: "/x", Timeout: &zero}}},
+		"hooks.startContainer[0].args[1]: contains a NUL byte":  {StartContainer: []specs.Hook{{Path: "/x", Args: []string{"x", "\x00"}}}},
+		`hooks.createContainer[0].path: "" is not absolute`:     {CreateContainer: []specs.Hook{{}}},
+	} {
+		spec := baseSpec("app")
+		spec.Hooks = hooks
+		if _, err := launch.Plan(spec, launch.PlanOptions{Container: "id"}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("want %q, got %v", says, err)
 		}
 	}

@@ -252,12 +252,11 @@ func (p *planner) privileges(proc *specs.Process) error {
 	if proc.NoNewPrivileges {
 		p.add(stage1.Step{NoNewPrivs: &stage1.NoNewPrivs{}})
 	}
-	p.last(filter, proc.NoNewPrivileges)
-	return nil
+	return p.last(filter, proc.NoNewPrivileges)
 }
 
 // last is what the process that becomes the app has to do itself.
-func (p *planner) last(filter *stage1.Step, noNewPrivileges bool) {
+func (p *planner) last(filter *stage1.Step, noNewPrivileges bool) error {
 	death := &stage1.DeathSig{Signal: int(unix.SIGKILL)}
 	if p.o.Outlive {
 		death = nil
@@ -271,13 +270,17 @@ func (p *planner) last(filter *stage1.Step, noNewPrivileges bool) {
 		if filter != nil {
 			p.apart.Seccomp = filter.Seccomp
 		}
-		return
+		return nil
 	case death != nil:
 		p.add(stage1.Step{DeathSig: death})
+	}
+	if err := p.startHooks(filter); err != nil {
+		return err
 	}
 	if filter != nil {
 		p.add(*filter)
 	}
+	return nil
 }
 
 func seccompStep(s *specs.LinuxSeccomp) (*stage1.Step, error) {

@@ -45,6 +45,7 @@ type Request struct {
 	Init        bool
 	Outlive     bool                         // no supervisor: the app does not die with its parent
 	Hold        *os.File                     `json:"-"` // listening socket that Begin reaches; for Create
+	Hooks       *Hooks                       `json:"-"` // hooks of the bundle are run; nil: they are refused. For Create
 	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group
 	Record      func(cgroups []string) error `json:"-"` // told what may be made, before it is; nil with a PodDir
 	PidFile     string
@@ -85,6 +86,9 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,
 			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove,
 		},
+	}
+	if r.Hooks != nil {
+		o.Container = r.Hooks.ID
 	}
 	if r.Terminal {
 		o.Rows, o.Columns = terminalSize(r.Spec.Process.ConsoleSize)

@@ -11,7 +11,7 @@ import (
 )
 
 // supported refuses by field name what a plan would otherwise leave out.
-func supported(spec *specs.Spec) error {
+func supported(spec *specs.Spec, hooks bool) error {
 	switch {
 	case spec.Process == nil || len(spec.Process.Args) == 0 || spec.Process.Args[0] == "":
 		return errors.New("process.args: is empty")
@@ -25,7 +25,7 @@ func supported(spec *specs.Spec) error {
 		return errors.New("linux.namespaces: the path of a pid namespace is not supported")
 	case len(spec.Linux.UIDMappings)+len(spec.Linux.GIDMappings) > 0:
 		return errors.New("linux.uidMappings: user namespaces are not supported")
-	case spec.Hooks != nil && hasHooks(spec.Hooks):
+	case !hooks && spec.Hooks != nil && hasHooks(spec.Hooks):
 		return errors.New("hooks: are not supported")
 	case len(spec.Linux.NetDevices) > 0:
 		return errors.New("linux.netDevices: are not supported")
@@ -41,6 +41,9 @@ func supported(spec *specs.Spec) error {
 		return errors.New("process.ioPriority: is not supported")
 	case spec.Process.ExecCPUAffinity != nil:
 		return errors.New("process.execCPUAffinity: is not supported")
+	}
+	if err := checkHooks(spec.Hooks); err != nil {
+		return err
 	}
 	return noNUL(spec.Process)
 }
@@ -58,7 +61,11 @@ func joinsPid(spec *specs.Spec) bool {
 
 // noNUL refuses what execve would cut short.
 func noNUL(p *specs.Process) error {
-	for field, values := range map[string][]string{"process.args": p.Args, "process.env": p.Env} {
+	return noNULs(map[string][]string{"process.args": p.Args, "process.env": p.Env})
+}
+
+func noNULs(fields map[string][]string) error {
+	for field, values := range fields {
 		for i, v := range values {
 			if strings.ContainsRune(v, 0) {
 				return fmt.Errorf("%s[%d]: contains a NUL byte", field, i)

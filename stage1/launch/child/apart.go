@@ -39,12 +39,13 @@ const (
 	takeControl
 	askDeath
 	loadFilter
+	passFiles
 	executing
 )
 
 func stageName(stage uint32) string {
 	return [executing]string{
-		"make session", "make controlling terminal", "set death signal", "load seccomp filter",
+		"make session", "make controlling terminal", "set death signal", "load seccomp filter", "pass files",
 	}[stage]
 }
 

@@ -128,6 +128,8 @@ func (w *walk) step(s *stage1.Step) *stage1.StepError {
 		return wait(s.Wait)
 	case s.Hold != nil:
 		return w.hold(s.Hold)
+	case s.Hooks != nil:
+		return w.hooks(s.Hooks)
 	case s.Unshare != nil:
 		return failed("unshare namespaces", "", unix.Unshare(int(s.Unshare.Kinds)))
 	case s.Terminal != nil:
@@ -184,6 +186,9 @@ func deliver(m stage1.Message, oob []byte) error {
 
 // wait blocks until the parent sent the name.
 func wait(s *stage1.Wait) *stage1.StepError {
+	if s.Ask {
+		send(stage1.Message{Waits: true}, -1)
+	}
 	b := make([]byte, 64)
 	for {
 		n, err := unix.Read(stage1.InitSync, b)

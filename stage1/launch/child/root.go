@@ -24,6 +24,10 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	if serr != nil {
 		return serr
 	}
+	at, serr := openPlace(r.At)
+	if serr != nil {
+		return serr
+	}
 	if err := leaveChroot(); err != nil {
 		return failed("leave chroot", "/", err)
 	}
@@ -55,7 +59,20 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	if err := setattr(w.root, r.Attr); err != nil {
 		return failed("set attributes of root", "/", err)
 	}
-	return failed("attach root", "/", attachOnRoot(w.root))
+	if at < 0 {
+		return failed("attach root", "/", attachOnRoot(w.root))
+	}
+	defer unix.Close(at)
+	return failed("attach root", r.At, unix.MoveMount(w.root, "", at, "", fdToFd))
+}
+
+// openPlace opens where the root is to be attached, -1 for /.
+func openPlace(name string) (int, *stage1.StepError) {
+	if name == "" {
+		return -1, nil
+	}
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) //nolint:forbidigo // the bundle's, on the host, before anything foreign is mounted
+	return fd, failed("open root", name, err)
 }
 
 // leaveChroot goes to the root of the mount namespace, which a caller in a

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1/launch"
+)
+
+// hookState is the document that hooks get on their standard input.
+func (c *Container) hookState(spec *specs.Spec, status specs.ContainerState, pid int) specs.State {
+	return specs.State{
+		Version: specs.Version, ID: c.ID, Status: status, Pid: pid, Bundle: c.Bundle, Annotations: spec.Annotations,
+	}
+}
+
+// createRuntime runs the hooks that come while the container is created, in
+// our own namespaces.
+func (c *Container) createRuntime(spec *specs.Spec, pid int) error {
+	if spec.Hooks == nil {
+		return nil
+	}
+	state := c.hookState(spec, specs.StateCreating, pid)
+	//nolint:staticcheck // deprecated, but bundles have it
+	if err := runHooks("prestart", spec.Hooks.Prestart, state); err != nil {
+		return err
+	}
+	return runHooks("createRuntime", spec.Hooks.CreateRuntime, state)
+}
+
+// poststart runs the hooks that come when the app runs. One that fails changes
+// nothing about that.
+func (c *Container) poststart() {
+	spec, err := c.Spec()
+	if err != nil || spec.Hooks == nil {
+		return
+	}
+	c.warnHooks("poststart", spec.Hooks.Poststart, c.hookState(spec, specs.StateRunning, c.Pid))
+}
+
+// poststop runs the hooks that come when nothing of the container is left.
+func (c *Container) poststop(spec *specs.Spec) {
+	if spec == nil || spec.Hooks == nil {
+		return
+	}
+	c.warnHooks("poststop", spec.Hooks.Poststop, c.hookState(spec, specs.StateStopped, 0))
+}
+
+// warnHooks runs all of them, whichever fails.
+func (c *Container) warnHooks(kind string, hooks []specs.Hook, state specs.State) {
+	for i, h := range hooks {
+		if err := runHook(h, state); err != nil && c.root.Warn != nil {
+			c.root.Warn(fmt.Sprintf("warning: hooks.%s[%d]: %v", kind, i, err))
+		}
+	}
+}
+
+// runHooks runs them in their order, to the first that fails.
+func runHooks(kind string, hooks []specs.Hook, state specs.State) error {
+	for i, h := range hooks {
+		if err := runHook(h, state); err != nil {
+			return fmt.Errorf("hooks.%s[%d]: %w", kind, i, err)
+		}
+	}
+	return nil
+}
+
+// runHook runs one, with its environment and no other. It reads from and
+// prints to memory files: nothing that it leaves behind keeps us waiting.
+func runHook(h specs.Hook, state specs.State) error {
+	doc, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
+	in, err := memory("state")
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if _, err := in.WriteAt(doc, 0); err != nil {
+		return err
+	}
+	out, err := memory("output")
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	fd := -1
+	p, err := os.StartProcess(h.Path, launch.HookArgs(h), &os.ProcAttr{
+		Env: append([]string{}, h.Env...), Files: []*os.File{in, out, out},
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
+	})
+	if err != nil {
+		return fmt.Errorf("execute %w", err)
+	}
+	expired := false
+	if h.Timeout != nil && fd >= 0 {
+		if expired = !endsWithin(fd, *h.Timeout); expired {
+			_ = unix.Kill(-p.Pid, unix.SIGKILL) // its session; it is not reaped yet
+		}
+	}
+	status, err := p.Wait()
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+	switch {
+	case err != nil:
+	case expired:
+		err = fmt.Errorf("killed: it took longer than its timeout of %d s", *h.Timeout)
+	case !status.Success():
+		err = errors.New("ended: " + status.String())
+	default:
+		return nil
+	}
+	return fmt.Errorf("run %s: %w%s", h.Path, err, said(out))
+}
+
+func memory(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL { // before 6.3
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make memory file: %w", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// endsWithin tells whether a process ends in time.
+func endsWithin(pidfd, seconds int) bool {
+	const longest = math.MaxInt32 / 1000 // of poll: 24 days
+	polls := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for until := time.Now().Add(time.Duration(min(seconds, longest)) * time.Second); ; {
+		n, err := unix.Poll(polls, int(max(0, time.Until(until).Milliseconds()+1)))
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+// said is the end of what a hook printed.
+func said(out *os.File) string {
+	fi, err := out.Stat()
+	if err != nil {
+		return ""
+	}
+	b := make([]byte, 1024)
+	n, _ := out.ReadAt(b, max(0, fi.Size()-int64(len(b))))
+	if text := bytes.TrimSpace(b[:n]); len(text) > 0 {
+		return ": " + string(text)
+	}
+	return ""
+}
