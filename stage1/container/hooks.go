@@ -96,9 +96,13 @@ func runHook(h specs.Hook, state specs.State) error {
 		return err
 	}
 	defer out.Close()
+	dir := ""
+	if state.Status == specs.StateCreating {
+		dir = state.Bundle // as runc has it; later it may be gone
+	}
 	fd := -1
 	p, err := os.StartProcess(h.Path, launch.HookArgs(h), &os.ProcAttr{
-		Env: append([]string{}, h.Env...), Files: []*os.File{in, out, out},
+		Dir: dir, Env: append([]string{}, h.Env...), Files: []*os.File{in, out, out},
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
 	})
 	if err != nil {
