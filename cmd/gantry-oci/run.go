@@ -43,13 +43,14 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 		if *detach {
 			return nil
 		}
+		ct.Unlock() // others may kill and delete it meanwhile
 		go forward(ct, signals)
 		code, err := ct.Wait()
 		if err != nil {
 			return err
 		}
 		if !*keep {
-			if err := ct.Delete(true); err != nil {
+			if err := ct.DeleteAgain(); err != nil {
 				return err
 			}
 		}

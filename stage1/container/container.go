@@ -160,6 +160,9 @@ func (c *Container) write() error {
 // Close closes the container; its lock goes with it.
 func (c *Container) Close() { _ = c.dir.Close() }
 
+// Unlock lets others change the container; it stays open.
+func (c *Container) Unlock() { _ = flock(c.dir, unix.LOCK_UN) }
+
 // Spec reads the configuration the container was made from, as it was then.
 func (c *Container) Spec() (*specs.Spec, error) {
 	b, err := os.ReadFile(filepath.Join(c.root.path(c.ID), configFile))

@@ -315,6 +315,23 @@ func (c *Container) Delete(force bool) error {
 	return nil
 }
 
+// DeleteAgain deletes a container that was unlocked since it was opened, if
+// nobody else has: its id may be another's by now.
+func (c *Container) DeleteAgain() error {
+	now, err := c.root.Open(c.ID)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer now.Close()
+	if now.Pid != c.Pid || now.Start != c.Start {
+		return nil
+	}
+	return now.Delete(true)
+}
+
 // patience bounds the wait for a killed process to end.
 const patience = 10 * time.Second
 

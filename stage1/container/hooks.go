@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"syscall"
 	"time"
@@ -109,15 +108,17 @@ func runHook(h specs.Hook, state specs.State) error {
 		return fmt.Errorf("execute %w", err)
 	}
 	expired := false
-	if h.Timeout != nil && fd >= 0 {
-		if expired = !endsWithin(fd, *h.Timeout); expired {
-			_ = unix.Kill(-p.Pid, unix.SIGKILL) // its session; it is not reaped yet
+	if fd >= 0 {
+		pidfd := os.NewFile(uintptr(fd), "pidfd")
+		defer pidfd.Close()
+		if h.Timeout != nil {
+			over, err := endsWithin(pidfd, time.Duration(min(*h.Timeout, longest))*time.Second)
+			if expired = !over || err != nil; expired {
+				_ = unix.Kill(-p.Pid, unix.SIGKILL) // its session; it is not reaped yet
+			}
 		}
 	}
 	status, err := p.Wait()
-	if fd >= 0 {
-		_ = unix.Close(fd)
-	}
 	switch {
 	case err != nil:
 	case expired:
@@ -130,6 +131,9 @@ func runHook(h specs.Hook, state specs.State) error {
 	return fmt.Errorf("run %s: %w%s", h.Path, err, said(out))
 }
 
+// longest is the most seconds a time-out is taken for: a year.
+const longest = 366 * 24 * 60 * 60
+
 func memory(name string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
 	if err == unix.EINVAL { // before 6.3
@@ -139,18 +143,6 @@ func memory(name string) (*os.File, error) {
 		return nil, fmt.Errorf("make memory file: %w", err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
-}
-
-// endsWithin tells whether a process ends in time.
-func endsWithin(pidfd, seconds int) bool {
-	const longest = math.MaxInt32 / 1000 // of poll: 24 days
-	polls := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	for until := time.Now().Add(time.Duration(min(seconds, longest)) * time.Second); ; {
-		n, err := unix.Poll(polls, int(max(0, time.Until(until).Milliseconds()+1)))
-		if err != unix.EINTR {
-			return n > 0
-		}
-	}
 }
 
 // said is the end of what a hook printed.

@@ -18,8 +18,7 @@ import (
 func (w *walk) hooks(h *stage1.Hooks) *stage1.StepError {
 	if h.Inside {
 		// They may trace this process if the app may, and find what it has open.
-		last := w.plan.Steps[len(w.plan.Steps)-1].Exec
-		if err := w.letGo(last != nil && last.Init); err != nil {
+		if err := w.letGo(); err != nil {
 			return failed("close descriptors", "", err)
 		}
 	}
