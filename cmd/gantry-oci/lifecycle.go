@@ -57,7 +57,7 @@ func (o *createFlags) register(f *pflag.FlagSet) {
 	f.StringVarP(&o.Bundle, "bundle", "b", ".", "the bundle: a `DIR` with config.json")
 	f.StringVar(&o.ConsoleSocket, "console-socket", "", "hand the terminal to who listens on `SOCKET`")
 	f.StringVar(&o.PidFile, "pid-file", "", "write the process's number to `FILE`")
-	f.BoolVar(&o.noPivot, "no-pivot", false, "refused: pivot_root works on every root here, a ramdisk too")
+	f.BoolVar(&o.noPivot, "no-pivot", false, "refused: the root is always changed by pivot_root")
 	f.BoolVar(&o.Keyring, "no-new-keyring", false, "keep the session keyring of the caller")
 	f.IntVar(&o.preserve, "preserve-fds", 0, "pass `N` descriptors from 3 on")
 }
@@ -65,7 +65,9 @@ func (o *createFlags) register(f *pflag.FlagSet) {
 func (o *createFlags) options(c *call) (container.CreateOptions, error) {
 	switch {
 	case c.systemdCgroup:
-		return o.CreateOptions, errors.New("--systemd-cgroup: is not supported")
+		return o.CreateOptions, errors.New("--systemd-cgroup: is not supported; have the engine use cgroupfs")
+	case o.noPivot:
+		return o.CreateOptions, errors.New("--no-pivot: is not supported: a root on a ramdisk cannot be left safely without pivot_root")
 	}
 	q := o.CreateOptions
 	q.ID, q.Notes = c.args[0], note

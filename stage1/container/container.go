@@ -105,6 +105,9 @@ func (r Root) open(id string, lock int) (*Container, error) {
 		err = flock(dir, lock)
 	}
 	if err == nil {
+		err = c.stillThere()
+	}
+	if err == nil {
 		err = c.read()
 	}
 	if err != nil {
@@ -112,6 +115,20 @@ func (r Root) open(id string, lock int) (*Container, error) {
 		return nil, fmt.Errorf("container %q: %w", id, err)
 	}
 	return c, nil
+}
+
+// stillThere makes sure that the directory that was opened, and perhaps waited
+// for, is the one of the name: it may have been deleted, and its id taken.
+func (c *Container) stillThere() error {
+	opened, err := c.dir.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Stat(c.root.path(c.ID))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(opened, named) {
+		return ErrNotFound
+	}
+	return err
 }
 
 func flock(f *os.File, how int) error {
@@ -127,9 +144,6 @@ func flock(f *os.File, how int) error {
 func (c *Container) read() error {
 	b, err := os.ReadFile(filepath.Join(c.root.path(c.ID), stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, gone := os.Stat(c.root.path(c.ID)); gone != nil {
-			return ErrNotFound // deleted while we waited for the lock
-		}
 		return nil
 	}
 	if err != nil {

@@ -64,6 +64,9 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	if err := grantable(spec, o.Notes); err != nil {
 		return nil, err
 	}
+	for _, field := range unapplied(spec) {
+		o.Notes(field + ": is not applied by this runtime")
+	}
 	var u undo.Stack
 	var c *Container
 	made := false
