@@ -4,6 +4,7 @@ package container
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"slices"
 	"testing"
@@ -48,7 +49,7 @@ func TestOpenWaitsForTheRightContainer(t *testing.T) {
 	if err := os.Mkdir(r.path("a"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.stillThere(); err != ErrNotFound { //nolint:errorlint // it is returned bare
+	if err := first.stillThere(); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the deleted container is taken for the new one: %v", err)
 	}
 	first.Close()
