@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../setup/apt.sh"
 
 suite=$1 report=$2
-limit=${GANTRY_VM_SECONDS:-3000}
+limit=${GANTRY_VM_SECONDS:-3600}
 apt_need qemu-system-x86 e2fsprogs >&2
 guest=$("$here/root.sh")
 
