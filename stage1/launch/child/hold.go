@@ -12,7 +12,7 @@ import (
 // socket who says start. The client takes the place of the parent, which may
 // be gone: it hears of an error, or by the end of the stream of the execve.
 func (w *walk) hold(h *stage1.Hold) *stage1.StepError {
-	if _, err := find(h.Command, h.Env); err != nil {
+	if err := findable(h.Command, h.Env); err != nil {
 		return err
 	}
 	send(stage1.Message{Created: true}, -1)
@@ -33,6 +33,24 @@ func (w *walk) hold(h *stage1.Hold) *stage1.StepError {
 		}
 		return failed("wait for start", "", unix.Close(conn))
 	}
+}
+
+// findable says of a command that cannot be executed by anybody so now, where
+// engines read why. Whether the app's user may is for execve to say.
+func findable(command string, env []string) *stage1.StepError {
+	path, serr := find(command, env)
+	if serr != nil {
+		return serr
+	}
+	var st unix.Stat_t
+	err := unix.Stat(path, &st) //nolint:forbidigo // after pivot_root, / is the app's own
+	switch {
+	case err == unix.ENOENT || err == unix.ENOTDIR:
+		return execError(path, err)
+	case err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0):
+		return execError(path, unix.EACCES)
+	}
+	return nil
 }
 
 func started(conn int) bool {
