@@ -63,7 +63,7 @@ func (b *builder) defaultMounts() ([]specs.Mount, error) {
 	}
 	if b.Options.ReadOnly && !b.Options.NoReadOnlyTmp {
 		for _, d := range []string{"/run", "/tmp", "/var/tmp"} {
-			m = append(m, specs.Mount{Destination: d, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777", "tmpcopyup"}})
+			m = append(m, specs.Mount{Destination: d, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "tmpcopyup"}})
 		}
 	}
 	return m, nil
@@ -253,7 +253,7 @@ func tmpfs(dest string, options, defaults []string) (specs.Mount, error) {
 		return specs.Mount{}, err
 	}
 	var plain []string
-	size, mode, copyUp := "", "1777", true
+	size, mode, copyUp := "", "", true
 	for _, o := range options {
 		key, value, _ := strings.Cut(o, "=")
 		switch key {
@@ -284,7 +284,9 @@ func tmpfs(dest string, options, defaults []string) (specs.Mount, error) {
 	if err != nil {
 		return specs.Mount{}, err
 	}
-	out = append(out, "mode="+mode)
+	if mode != "" { // else that of the image's directory, or 1777
+		out = append(out, "mode="+mode)
+	}
 	if size != "" {
 		out = append(out, "size="+size)
 	}

@@ -110,6 +110,23 @@ func TestCopyUpFillsEmptyVolumes(t *testing.T) {
 	}
 }
 
+// TestModeOfACopiedUpTmpfs: one that is asked for holds, else the image's
+// directory has it, else it is that of any tmpfs.
+func TestModeOfACopiedUpTmpfs(t *testing.T) {
+	p := newPod(t, "stat", "-c", "%a", "/asked", "/images", "/new")
+	for _, dir := range []string{"asked", "images"} {
+		if err := os.Mkdir(filepath.Join(p.request.Root.Dir, dir), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, options := range map[string][]string{"/asked": {"tmpcopyup", "mode=0711"}, "/images": {"tmpcopyup"}, "/new": {"tmpcopyup"}} {
+		p.request.Spec.Mounts = append(p.request.Spec.Mounts, specs.Mount{Destination: dir, Type: "tmpfs", Source: "tmpfs", Options: options})
+	}
+	if got, want := p.output(), "711\n750\n1777\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestHostMountTableIsNeverTouched(t *testing.T) {
 	mountinfo := func() string {
 		b, err := os.ReadFile("/proc/self/mountinfo")

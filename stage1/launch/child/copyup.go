@@ -12,8 +12,9 @@ import (
 )
 
 // copyUp fills an empty directory with what another has, by descriptors: an
-// image may hold anything, and a volume may be on any file system.
-func copyUp(from, to int) error {
+// image may hold anything, and a volume may be on any file system. It gets the
+// other's mode and owner, but keeps a mode that was asked for.
+func copyUp(from, to int, keepMode bool) error {
 	if empty, err := isEmpty(to); err != nil || !empty {
 		return err
 	}
@@ -30,6 +31,13 @@ func copyUp(from, to int) error {
 	defer c.close()
 	if err := c.entries(from, int(target.Fd())); err != nil {
 		return err
+	}
+	if keepMode {
+		var own unix.Stat_t
+		if err := unix.Fstat(int(target.Fd()), &own); err != nil {
+			return err
+		}
+		st.Mode = own.Mode
 	}
 	return dress(int(target.Fd()), &st)
 }

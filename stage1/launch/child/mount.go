@@ -101,42 +101,54 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 	if err := setattr(fd, after); err != nil {
 		return failed("set attributes of "+m.Type, m.Target, err)
 	}
-	target, err := w.mountPoint(m.Target, m.Plain)
+	target, made, err := w.mountPoint(m.Target, m.Plain)
 	if err != nil {
 		return failed("mount "+m.Type, m.Target, err)
 	}
 	defer unix.Close(target)
-	if m.CopyUp {
-		if err := copyUp(target, fd); err != nil {
+	// A directory that the image lacks has no mode to hand on.
+	if m.CopyUp && !made {
+		if err := copyUp(target, fd, hasMode(m.Options)); err != nil {
 			return failed("copy image content", m.Target, err)
 		}
 	}
 	return failed("mount "+m.Type, m.Target, unix.MoveMount(fd, "", target, "", fdToFd))
 }
 
+// hasMode tells whether options say what the mode of the root directory is.
+func hasMode(options []string) bool {
+	for _, option := range options {
+		if strings.HasPrefix(option, "mode=") {
+			return true
+		}
+	}
+	return false
+}
+
 // mountPoint opens a directory of the root to mount on, making it if it is
 // missing.
-func (w *walk) mountPoint(path string, plain bool) (int, error) {
+func (w *walk) mountPoint(path string, plain bool) (fd int, made bool, err error) {
 	open := rootfs.OpenAt
 	if plain {
 		open = rootfs.OpenPlainAt
 	}
-	fd, err := open(w.root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err = open(w.root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == unix.ENOENT {
-		made, mkErr := rootfs.MkdirAllAt(w.root, path, 0o755)
+		dir, mkErr := rootfs.MkdirAllAt(w.root, path, 0o755)
 		if mkErr != nil {
-			return -1, mkErr
+			return -1, false, mkErr
 		}
-		_ = unix.Close(made)
+		_ = unix.Close(dir)
+		made = true
 		fd, err = open(w.root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	if err == unix.ELOOP && plain {
-		return -1, errors.New("is a symbolic link in the image")
+		return -1, made, errors.New("is a symbolic link in the image")
 	}
 	if err == nil && !plain {
 		err = refuseProc(fd)
 	}
-	return fd, err
+	return fd, made, err
 }
 
 // refuseProc keeps mounts away from procfs whatever path led there: hiding
@@ -169,7 +181,7 @@ func (w *walk) bind(b *stage1.Bind) *stage1.StepError {
 	}
 	defer unix.Close(target)
 	if b.CopyUp {
-		if err := copyUp(target, fd); err != nil {
+		if err := copyUp(target, fd, false); err != nil {
 			return failed("copy image content", b.Target, err)
 		}
 	}
@@ -178,7 +190,8 @@ func (w *walk) bind(b *stage1.Bind) *stage1.StepError {
 
 func (w *walk) bindPoint(b *stage1.Bind, dir bool) (int, error) {
 	if dir {
-		return w.mountPoint(b.Target, false)
+		fd, _, err := w.mountPoint(b.Target, false)
+		return fd, err
 	}
 	fd, err := rootfs.CreateAt(w.root, b.Target, 0o644)
 	if err == nil && !b.OnProc {
