@@ -106,16 +106,22 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 
 // cgroup mounts what the host has: the unified hierarchy, or each of the old
 // ones below a tmpfs. Without a cgroup namespace the mount would show, and
-// let write, the whole host (CVE-2023-25809): then it is read-only.
+// let write, the whole host (CVE-2023-25809): then it is read-only, unless
+// those of version 1 show the group of the container alone.
 func (p *planner) cgroup(target string, o mountOptions) {
 	attr := o.attr
 	attr.Clear = 0
-	if !owns(p.spec, specs.CgroupNamespace) {
+	owned := owns(p.spec, specs.CgroupNamespace)
+	v1 := len(p.o.Cgroups.V1) > 0
+	if !owned && !(v1 && p.canPass() && p.linux.CgroupsPath != "") {
 		attr.Set |= unix.MOUNT_ATTR_RDONLY
 	}
-	if len(p.o.Cgroups.V1) == 0 {
+	if !v1 {
 		p.add(stage1.Step{Mount: &stage1.Mount{Type: "cgroup2", Source: "cgroup2", Attr: attr, Target: target, Plain: true}})
 		return
+	}
+	if !owned && p.canPass() {
+		defer p.passCgroupNamespace()()
 	}
 	writable := attr
 	writable.Set &^= unix.MOUNT_ATTR_RDONLY
@@ -133,6 +139,22 @@ func (p *planner) cgroup(target string, o mountOptions) {
 	if attr.Set&unix.MOUNT_ATTR_RDONLY != 0 {
 		p.add(stage1.Step{Remount: &stage1.Remount{Path: target, Attr: stage1.Attr{Set: unix.MOUNT_ATTR_RDONLY}}})
 	}
+}
+
+// canPass tells whether a cgroup namespace can be left for the host's again: a
+// process of another user namespace cannot.
+func (p *planner) canPass() bool { return !owns(p.spec, specs.UserNamespace) }
+
+// passCgroupNamespace makes a cgroup namespace for the mounts that follow, and
+// the function it returns goes back. A hierarchy mounted in it has the group of
+// the container as its root for ever, as engines of version 1 expect, who give
+// containers no cgroup namespace.
+func (p *planner) passCgroupNamespace() func() {
+	fd := p.source(stage1.Source{
+		Kind: stage1.SourceNamespace, Namespace: string(specs.CgroupNamespace), Path: "/proc/self/ns/cgroup", For: "/sys/fs/cgroup",
+	})
+	p.add(stage1.Step{Unshare: &stage1.Unshare{Kinds: unix.CLONE_NEWCGROUP}})
+	return func() { p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: unix.CLONE_NEWCGROUP}}) }
 }
 
 // hierarchy mounts one hierarchy of cgroup v1, given its controllers as

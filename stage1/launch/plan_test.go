@@ -54,6 +54,15 @@ func TestPlans(t *testing.T) {
 			Root: launch.RootPlan{Dir: "/rootfs"}, Bundle: "/bundle",
 			Cgroups: launch.CgroupLayout{V1: []string{"cpu,cpuacct", "memory", "name=systemd"}, Unified: true},
 		}, func(*specs.Spec) {}},
+		{"host-cgroup-namespace", launch.PlanOptions{
+			Root: launch.RootPlan{Dir: "/rootfs"}, Bundle: "/bundle",
+			Cgroups: launch.CgroupLayout{V1: []string{"memory"}},
+		}, func(s *specs.Spec) {
+			s.Linux.Namespaces = s.Linux.Namespaces[:5]
+			s.Linux.CgroupsPath = "/engine/id"
+			s.Mounts = s.Mounts[len(s.Mounts)-1:]
+			s.Mounts[0].Options = nil
+		}},
 		{"readonly-terminal-init", launch.PlanOptions{Root: launch.RootPlan{Tree: true}, Cgroups: unified, Terminal: true, Init: true, Rows: 24, Columns: 80}, func(s *specs.Spec) {
 			s.Root.Readonly = true
 		}},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch"
+	"github.com/gantryrun/gantry/tests/ability"
 )
 
 // overlay gives the pod a writable overlay above its root.
@@ -123,6 +124,24 @@ func TestModeOfACopiedUpTmpfs(t *testing.T) {
 		p.request.Spec.Mounts = append(p.request.Spec.Mounts, specs.Mount{Destination: dir, Type: "tmpfs", Source: "tmpfs", Options: options})
 	}
 	if got, want := p.output(), "711\n750\n1777\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestOwnCgroupIsAllThatIsSeen: on cgroup v1 engines give a container no cgroup
+// namespace, and look for its limits at the top of every hierarchy.
+func TestOwnCgroupIsAllThatIsSeen(t *testing.T) {
+	ability.Require(t, ability.Root, ability.Cgroup1, ability.CgroupWritable)
+	const probe = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes; readlink /proc/self/ns/cgroup; mkdir /sys/fs/cgroup/memory/x"
+	p := newPod(t, "sh", "-c", probe+" 2>/dev/null && rmdir /sys/fs/cgroup/memory/x && echo writable || true")
+	limit := int64(64 << 20)
+	p.request.Spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+	p.request.Spec.Linux.Namespaces = p.request.Spec.Linux.Namespaces[:5]
+	host, err := os.Readlink("/proc/self/ns/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.output(), "67108864\n"+host+"\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
