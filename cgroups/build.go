@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -190,48 +189,75 @@ func (b *builder) applyOne(l limit) error {
 	if _, ok := b.host.v1[l.controller]; ok && l.name != "unified" {
 		return b.applyV1(l)
 	}
+	settings, err := toV2(l)
+	if err != nil {
+		return &LimitError{Limit: l.name, Reason: err.Error(), Mend: fmt.Sprintf("leave it out, or mount the %s hierarchy of cgroup v1", l.controller)}
+	}
 	if b.group.v2 == "" || l.controller != "" && !slices.Contains(b.enabled, controllerV2(l.controller)) {
 		return b.absent(l)
 	}
-	res, raw, err := toV2(l)
-	if err != nil {
-		return &LimitError{Limit: l.name, Reason: err.Error()}
+	if err := writeSettings(b.group.v2, settings); err != nil {
+		return b.refusedV2(l, err)
 	}
-	if l.name == "blkio-weight" {
-		res, raw = nil, []setting{b.weightFile(*l.res.BlockIO.Weight)}
-	}
-	if res != nil {
-		err = b.manager().update(res)
-	}
-	for _, s := range raw {
-		err = errors.Join(err, writeFile(b.group.v2, s.file, s.value))
-	}
-	if err != nil {
-		return &LimitError{Limit: l.name, Reason: "the kernel refused it", Err: err}
+	return b.partition(l)
+}
+
+// writeSettings writes one after the other, each where it is found first.
+func writeSettings(dir string, settings []setting) error {
+	for _, s := range settings {
+		err := writeFile(dir, s.file, s.value)
+		for or := s.or; errors.Is(err, os.ErrNotExist) && or != nil; or = or.or {
+			err = writeFile(dir, or.file, or.value)
+		}
+		if err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
+			return err
+		}
 	}
 	return nil
 }
 
-// weightFile picks the file that is there: io.bfq.weight where BFQ schedules
-// (its scale is 1 to 1000), io.weight with the io.cost controller.
-func (b *builder) weightFile(weight uint16) setting {
-	if _, err := os.Stat(filepath.Join(b.group.v2, "io.bfq.weight")); err == nil {
-		return setting{"io.bfq.weight", fmt.Sprint(min(weight, 1000))}
+func (b *builder) refusedV2(l limit, err error) error {
+	e := &LimitError{Limit: l.name, Reason: "the kernel refused it", Err: err}
+	if !errors.Is(err, os.ErrNotExist) {
+		return e
 	}
-	return setting{"io.weight", fmt.Sprint(ioWeight(weight))}
+	switch l.name {
+	case "memory-swap":
+		e.Reason, e.Mend, e.Err = "this kernel does not count swap", "give no swap limit", nil
+	case "hugetlb":
+		e.Reason, e.Mend, e.Err = noPageSize(b.group.v2, ".max", l)
+	}
+	return e
 }
 
-func (b *builder) manager() unified { return unified{b.group.v2} }
-
-// unified applies resources to one directory through the library.
-type unified struct{ dir string }
-
-func (u unified) update(r *cgroup2.Resources) error {
-	m, err := cgroup2.Load("/"+filepath.Base(u.dir), cgroup2.WithMountpoint(filepath.Dir(u.dir)))
-	if err != nil {
-		return err
+// noPageSize says which sizes of pages there are instead.
+func noPageSize(dir, suffix string, l limit) (reason, mend string, err error) {
+	sizes := hugePrefixes(dir, suffix)
+	for i := range sizes {
+		sizes[i] = strings.TrimPrefix(sizes[i], "hugetlb.")
 	}
-	return m.Update(r)
+	reason = fmt.Sprintf("this machine has no pages of %s", l.res.HugepageLimits[0].Pagesize)
+	if len(sizes) > 0 {
+		mend = "use one of " + strings.Join(sizes, ", ")
+	}
+	return reason, mend, nil
+}
+
+// partition reads back what the kernel made of a cpuset partition: it takes the
+// word and says in the same file that it cannot be.
+func (b *builder) partition(l limit) error {
+	const file = "cpuset.cpus.partition"
+	if _, ok := l.res.Unified[file]; !ok {
+		return nil
+	}
+	words, err := readWords(filepath.Join(b.group.v2, file))
+	if err == nil && slices.Contains(words, "invalid") {
+		err = errors.New(strings.Join(words, " "))
+	}
+	if err != nil {
+		return &LimitError{Limit: l.name, Reason: "the kernel cannot make this partition", Err: err}
+	}
+	return nil
 }
 
 // absent says why a limit's controller is not there.

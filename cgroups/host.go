@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/containerd/cgroups/v3"
 )
 
 // hierarchy is one mounted hierarchy as the calling process sees it.
@@ -46,7 +48,10 @@ func thisHost() (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read own cgroups: %w", err)
 	}
-	h := parseHost(string(mounts), string(groups))
+	h, err := parseHost(string(mounts), string(groups))
+	if err != nil {
+		return nil, fmt.Errorf("read own cgroups: %w", err)
+	}
 	if h.v2 == nil {
 		return h, nil
 	}
@@ -66,22 +71,17 @@ func thisHost() (*host, error) {
 // parseHost reads /proc/self/mountinfo and /proc/self/cgroup (proc(5),
 // cgroups(7)). A hierarchy whose mount does not show our own group is as good
 // as absent: a container may be given one of somebody else.
-func parseHost(mountinfo, cgroup string) *host {
-	groups := map[string]string{} // controller, "" for v2, to path
-	for line := range strings.Lines(cgroup) {
-		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(f) != 3 {
-			continue
-		}
-		for name := range strings.SplitSeq(f[1], ",") {
-			groups[name] = f[2]
-		}
+func parseHost(mountinfo, cgroup string) (*host, error) {
+	groups, unified, err := cgroups.ParseCgroupFromReaderUnified(strings.NewReader(cgroup))
+	if err != nil {
+		return nil, err
 	}
+	groups[""] = unified
 	h := &host{v1: map[string]hierarchy{}}
 	for line := range strings.Lines(mountinfo) {
 		h.addMount(line, groups)
 	}
-	return h
+	return h, nil
 }
 
 func (h *host) addMount(line string, groups map[string]string) {
@@ -139,6 +139,7 @@ const tracker = "name=systemd"
 var known = map[string]bool{
 	"memory": true, "pids": true, "cpu": true, "cpuacct": true, "cpuset": true,
 	"devices": true, "freezer": true, "blkio": true, "hugetlb": true, "rdma": true,
+	"net_cls": true, "net_prio": true, "perf_event": true,
 }
 
 // unescape undoes the octal escapes of mountinfo.

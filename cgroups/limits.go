@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -79,11 +80,12 @@ func limitsOf(r *specs.LinuxResources) ([]limit, error) {
 		out = append(out, limit{"pids", "pids", specs.LinuxResources{Pids: r.Pids}})
 	}
 	out = append(out, blockLimits(r.BlockIO)...)
-	if len(r.HugepageLimits) > 0 {
-		out = append(out, limit{"hugetlb", "hugetlb", specs.LinuxResources{HugepageLimits: r.HugepageLimits}})
-	}
-	if len(r.Rdma) > 0 {
-		out = append(out, limit{"rdma", "rdma", specs.LinuxResources{Rdma: r.Rdma}})
+	for _, others := range []func(*specs.LinuxResources) ([]limit, error){hugeLimits, rdmaLimits, networkLimits} {
+		more, err := others(r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
 	}
 	unified, err := unifiedLimits(r.Unified)
 	return append(out, unified...), err
@@ -112,6 +114,9 @@ func memoryLimits(m *specs.LinuxMemory) ([]limit, error) {
 			return nil, &LimitError{Limit: "memory-swap", Reason: fmt.Sprintf("%d is less than the memory limit %d it includes", *m.Swap, *m.Limit), Mend: "raise --memory-swap to --memory or more; equal means no swap"}
 		}
 		add("memory-swap", specs.LinuxMemory{Limit: m.Limit, Swap: m.Swap})
+	}
+	if set(m.KernelTCP) {
+		add("memory-kernel-tcp", specs.LinuxMemory{KernelTCP: m.KernelTCP})
 	}
 	if m.Swappiness != nil {
 		add("memory-swappiness", specs.LinuxMemory{Swappiness: m.Swappiness})
@@ -184,8 +189,14 @@ func blockLimits(b *specs.LinuxBlockIO) []limit {
 	if b.Weight != nil && *b.Weight != 0 {
 		add("blkio-weight", specs.LinuxBlockIO{Weight: b.Weight})
 	}
-	if len(b.WeightDevice) > 0 {
+	if b.LeafWeight != nil && *b.LeafWeight != 0 {
+		add("blkio-leaf-weight", specs.LinuxBlockIO{LeafWeight: b.LeafWeight})
+	}
+	if slices.ContainsFunc(b.WeightDevice, func(d specs.LinuxWeightDevice) bool { return d.Weight != nil }) {
 		add("blkio-weight-device", specs.LinuxBlockIO{WeightDevice: b.WeightDevice})
+	}
+	if slices.ContainsFunc(b.WeightDevice, func(d specs.LinuxWeightDevice) bool { return d.LeafWeight != nil }) {
+		add("blkio-leaf-weight-device", specs.LinuxBlockIO{WeightDevice: b.WeightDevice})
 	}
 	if len(b.ThrottleReadBpsDevice) > 0 {
 		add("device-read-bps", specs.LinuxBlockIO{ThrottleReadBpsDevice: b.ThrottleReadBpsDevice})
@@ -201,6 +212,80 @@ func blockLimits(b *specs.LinuxBlockIO) []limit {
 	}
 	return out
 }
+
+// hugeLimits checks the sizes of pages, which become file names: config-linux.md
+// wants <size><unit-prefix>B, as the kernel names its files.
+func hugeLimits(r *specs.LinuxResources) ([]limit, error) {
+	var out []limit
+	for _, l := range r.HugepageLimits {
+		number, ok := strings.CutSuffix(l.Pagesize, "B")
+		if ok && number != "" && strings.ContainsAny(number[len(number)-1:], "KMG") {
+			number = number[:len(number)-1]
+		}
+		if n, err := strconv.ParseUint(number, 10, 32); !ok || err != nil || n == 0 || number[0] == '0' || number[0] == '+' {
+			return nil, &LimitError{Limit: "hugetlb", Reason: fmt.Sprintf("%q is not the size of a page", l.Pagesize), Mend: "write it like 2MB or 1GB"}
+		}
+		out = append(out, limit{"hugetlb", "hugetlb", specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{l}}})
+	}
+	return out, nil
+}
+
+// isWord tells whether a name can be one word of a control file's line.
+func isWord(name string) bool {
+	return name != "" && len(name) < 256 && !strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '=' })
+}
+
+func rdmaLimits(r *specs.LinuxResources) ([]limit, error) {
+	if len(r.Rdma) == 0 {
+		return nil, nil
+	}
+	for name, d := range r.Rdma {
+		if !isWord(name) {
+			return nil, &LimitError{Limit: "rdma", Reason: fmt.Sprintf("%q is not the name of a device", name)}
+		}
+		if d.HcaHandles == nil && d.HcaObjects == nil {
+			return nil, &LimitError{Limit: "rdma", Reason: fmt.Sprintf("%s limits neither hcaHandles nor hcaObjects", name), Mend: "give at least one of them (config-linux.md, RDMA)"}
+		}
+	}
+	return []limit{{"rdma", "rdma", specs.LinuxResources{Rdma: r.Rdma}}}, nil
+}
+
+func networkLimits(r *specs.LinuxResources) ([]limit, error) {
+	n := r.Network
+	if n == nil {
+		return nil, nil
+	}
+	var out []limit
+	if n.ClassID != nil && *n.ClassID != 0 {
+		out = append(out, limit{"network-class", "net_cls", specs.LinuxResources{Network: &specs.LinuxNetwork{ClassID: n.ClassID}}})
+	}
+	for _, p := range n.Priorities {
+		if !isWord(p.Name) {
+			return nil, &LimitError{Limit: "network-priority", Reason: fmt.Sprintf("%q is not the name of an interface", p.Name)}
+		}
+	}
+	if len(n.Priorities) > 0 {
+		out = append(out, limit{"network-priority", "net_prio", specs.LinuxResources{Network: &specs.LinuxNetwork{Priorities: n.Priorities}}})
+	}
+	return out, nil
+}
+
+// fields are the places in a bundle that limits come from.
+var fields = map[string]string{
+	"memory": "memory.limit", "memory-reservation": "memory.reservation", "memory-swap": "memory.swap",
+	"memory-kernel-tcp": "memory.kernelTCP", "memory-swappiness": "memory.swappiness", "oom-kill-disable": "memory.disableOOMKiller",
+	"cpu": "cpu.quota", "cpu-burst": "cpu.burst", "cpu-shares": "cpu.shares", "cpu-idle": "cpu.idle", "cpu-realtime": "cpu.realtimeRuntime",
+	"cpuset-cpus": "cpu.cpus", "cpuset-mems": "cpu.mems", "pids": "pids.limit", "devices": "devices",
+	"blkio-weight": "blockIO.weight", "blkio-leaf-weight": "blockIO.leafWeight",
+	"blkio-weight-device": "blockIO.weightDevice", "blkio-leaf-weight-device": "blockIO.weightDevice",
+	"device-read-bps": "blockIO.throttleReadBpsDevice", "device-write-bps": "blockIO.throttleWriteBpsDevice",
+	"device-read-iops": "blockIO.throttleReadIOPSDevice", "device-write-iops": "blockIO.throttleWriteIOPSDevice",
+	"hugetlb": "hugepageLimits", "rdma": "rdma", "network-class": "network.classID", "network-priority": "network.priorities",
+	"unified": "unified",
+}
+
+// Field is where in a bundle the limit is (config-linux.md).
+func (e *LimitError) Field() string { return "linux.resources." + fields[e.Limit] }
 
 // unifiedLimits checks the names of control files: they become paths. The
 // core's own files are refused but for the two that limit: cgroup.procs or

@@ -55,7 +55,9 @@ func split(r *specs.LinuxResources) (*specs.LinuxMemory, *specs.LinuxCPU, *specs
 	rest.Pids, rest.Devices = nil, nil
 	if r.Memory != nil {
 		*memory = *r.Memory
-		rest.Memory = &specs.LinuxMemory{Swappiness: r.Memory.Swappiness, DisableOOMKiller: r.Memory.DisableOOMKiller}
+		rest.Memory = &specs.LinuxMemory{
+			Swappiness: r.Memory.Swappiness, DisableOOMKiller: r.Memory.DisableOOMKiller, KernelTCP: r.Memory.KernelTCP,
+		}
 	}
 	if r.CPU != nil {
 		*cpu = *r.CPU
@@ -176,10 +178,38 @@ func (u *updater) memory(m *specs.LinuxMemory) error {
 	if given(m.Limit) && given(m.Swap) && *m.Swap > 0 && (*m.Limit < 0 || *m.Swap < *m.Limit) {
 		return &LimitError{Limit: "memory-swap", Reason: "it is less than the memory limit it includes", Mend: "raise --memory-swap to --memory or more; equal means no swap"}
 	}
+	if err := u.fits(m); err != nil {
+		return err
+	}
 	if dir := u.v1["memory"]; dir != "" {
 		return u.memoryV1(dir, m)
 	}
 	return u.memoryV2(u.b.group.v2, m)
+}
+
+// fits refuses a limit below what is used, if that is asked for: version 2 of
+// cgroups would take it and kill (config-linux.md, checkBeforeUpdate).
+func (u *updater) fits(m *specs.LinuxMemory) error {
+	if m.CheckBeforeUpdate == nil || !*m.CheckBeforeUpdate {
+		return nil
+	}
+	f := Stats([]string{u.dir("memory")})
+	refuse := func(name string, limit int64, used *uint64) error {
+		if limit <= 0 || used == nil || uint64(limit) >= *used {
+			return nil
+		}
+		return &LimitError{Limit: name, Reason: fmt.Sprintf("%d is less than the %d bytes in use", limit, *used), Mend: "leave out checkBeforeUpdate to have the kernel reclaim, or kill"}
+	}
+	if given(m.Limit) {
+		if err := refuse("memory", *m.Limit, f.Memory); err != nil {
+			return err
+		}
+	}
+	if given(m.Swap) && f.Memory != nil && f.Swap != nil {
+		both := *f.Memory + *f.Swap
+		return refuse("memory-swap", *m.Swap, &both)
+	}
+	return nil
 }
 
 // memoryV1: the limit of both may at no time be below that of memory.

@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/containerd/cgroups/v3/cgroup1"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,18 +24,11 @@ func (b *builder) applyV1(l limit) error {
 		reason, mend := reasonOf(err, b.host.v1[l.controller].dir())
 		return &LimitError{Limit: l.name, Reason: reason, Mend: mend}
 	}
-	if raw := toV1(l); raw != nil {
-		for _, s := range raw {
-			err = errors.Join(err, writeFile(dir, s.file, s.value))
-		}
-	} else {
-		err = b.updateV1(l)
-	}
-	if err != nil && l.name == "blkio-weight" {
-		// Where BFQ schedules, that is where the weight is; the scales agree.
-		err = writeFile(dir, "blkio.bfq.weight", fmt.Sprint(*l.res.BlockIO.Weight))
-	}
+	settings, err := toV1(l)
 	if err != nil {
+		return &LimitError{Limit: l.name, Reason: err.Error()}
+	}
+	if err := writeSettings(dir, settings); err != nil {
 		return refusedV1(l, dir, err)
 	}
 	return nil
@@ -48,6 +39,9 @@ func refusedV1(l limit, dir string, err error) error {
 	if l.name == "memory-swap" && errors.Is(err, os.ErrNotExist) {
 		e.Reason, e.Err = "this kernel does not count swap", nil
 		e.Mend = "boot with swapaccount=1, or give no swap limit"
+	}
+	if l.name == "hugetlb" && errors.Is(err, os.ErrNotExist) {
+		e.Reason, e.Mend, e.Err = noPageSize(dir, ".limit_in_bytes", l)
 	}
 	if errors.Is(err, errReadOnly) {
 		e.Reason, e.Mend = reasonOf(err, dir)
@@ -105,61 +99,6 @@ func inheritCpuset(mount, dir string) error {
 		}
 	}
 	return nil
-}
-
-// updateV1 sets a limit through the library's controller of that name.
-func (b *builder) updateV1(l limit) error {
-	h := b.host.v1[l.controller]
-	controllers := func() ([]cgroup1.Subsystem, error) {
-		s, err := subsystem(h.mount, l.controller)
-		return []cgroup1.Subsystem{s}, err
-	}
-	res := l.res
-	if l.name == "memory-swap" {
-		// The library would write the memory limit again.
-		res.Memory = &specs.LinuxMemory{Swap: l.res.Memory.Swap}
-	}
-	own := filepath.Join(h.own, b.name)
-	if b.path != "" {
-		own = filepath.Join("/", b.path)
-	}
-	_, err := cgroup1.New(cgroup1.StaticPath(own), &res, cgroup1.WithHierarchy(controllers))
-	return err
-}
-
-// subsystem returns the library's controller for a mount. The library joins
-// a root and the controller's own name, so a joint mount (cpu,cpuacct) is
-// reached through the links beside it that every init system makes.
-func subsystem(mount, name string) (cgroup1.Subsystem, error) {
-	root := filepath.Dir(mount)
-	if !sameFile(filepath.Join(root, name), mount) {
-		return nil, fmt.Errorf("%s is mounted at %s and has no name of its own beside it", name, mount)
-	}
-	switch name {
-	case "memory":
-		return cgroup1.NewMemory(root), nil
-	case "pids":
-		return cgroup1.NewPids(root), nil
-	case "cpu":
-		return cgroup1.NewCpu(root), nil
-	case "cpuset":
-		return cgroup1.NewCpuset(root), nil
-	case "devices":
-		return cgroup1.NewDevices(root), nil
-	case "blkio":
-		return cgroup1.NewBlkio(root), nil
-	case "rdma":
-		return cgroup1.NewRdma(root), nil
-	case "hugetlb":
-		return cgroup1.NewHugetlb(root)
-	}
-	return nil, fmt.Errorf("controller %s has no limits", name)
-}
-
-func sameFile(a, b string) bool {
-	x, errX := os.Stat(a)
-	y, errY := os.Stat(b)
-	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // account joins the controllers that only count, and on hosts without a

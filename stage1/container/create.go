@@ -92,7 +92,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	created, err := launch.Create(ctx, launch.Request{
 		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
 		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold,
-		CgroupPath: cgroupPath(spec), Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
+		CgroupPath: cgroupPath(spec), CgroupStrict: strict, Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
 		Hooks: &launch.Hooks{ID: o.ID, Runtime: func(pid int) error { return c.createRuntime(spec, pid) }},
 		Record: func(dirs []string) error {
 			c.Cgroups, made = dirs, true
@@ -100,7 +100,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		},
 	})
 	if err != nil {
-		return nil, err
+		return nil, inBundle(err)
 	}
 	u.Push(created.Release)
 	if created.Pty != nil {

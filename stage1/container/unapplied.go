@@ -2,7 +2,14 @@
 
 package container
 
-import specs "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"errors"
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/cgroups"
+)
 
 // unapplied names what a bundle asks for and does not get. It is noted and not
 // refused because engines fill these in unasked and other runtimes pass over
@@ -12,21 +19,35 @@ func unapplied(spec *specs.Spec) []string {
 		return nil
 	}
 	var out []string
-	add := func(asked bool, field string) {
-		if asked {
-			out = append(out, field)
-		}
+	if spec.Linux.MountLabel != "" {
+		out = append(out, "linux.mountLabel")
 	}
-	add(spec.Linux.MountLabel != "", "linux.mountLabel")
+	// No kernel has it since 5.16, and the specification does not recommend it.
 	r := spec.Linux.Resources
-	if r == nil {
-		return out
+	if r != nil && r.Memory != nil && r.Memory.Kernel != nil { //nolint:staticcheck // deprecated, but bundles have it
+		out = append(out, "linux.resources.memory.kernel")
 	}
-	add(r.Network != nil, "linux.resources.network")
-	if m := r.Memory; m != nil {
-		add(m.Kernel != nil, "linux.resources.memory.kernel") //nolint:staticcheck // deprecated, but bundles have it
-		add(m.KernelTCP != nil, "linux.resources.memory.kernelTCP")
-	}
-	add(r.BlockIO != nil && r.BlockIO.LeafWeight != nil, "linux.resources.blockIO.leafWeight")
 	return out
+}
+
+// strict are the limits without which no container is made: all that a bundle
+// asks for (runtime.md, Create: what "cannot be applied" MUST be an error), but
+// for those that no kernel since 5.0 has, and the device rules, which every
+// bundle has: where they cannot be had, there is no CAP_MKNOD.
+var strict = map[string]bool{
+	"memory": true, "oom": true, "cpu": true, "cpuset": true, "pids": true, "blkio": true, "device": true,
+	"blkio-leaf-weight": false, "blkio-leaf-weight-device": false,
+	"hugetlb": true, "rdma": true, "network": true, "unified": true,
+}
+
+// inBundle names the place in the bundle that an error about a limit is about.
+func inBundle(err error) error {
+	var le *cgroups.LimitError
+	switch {
+	case !errors.As(err, &le):
+		return err
+	case le.Mend == "":
+		return fmt.Errorf("%s: %w", le.Field(), err)
+	}
+	return fmt.Errorf("%s: %w; %s", le.Field(), err, le.Mend)
 }

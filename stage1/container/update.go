@@ -20,5 +20,5 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if status == specs.StateStopped || status == specs.StateCreating {
 		return fmt.Errorf("container %q cannot be updated: it is %s", c.ID, status)
 	}
-	return cgroups.Update(cgroups.Existing(c.Cgroups), r)
+	return inBundle(cgroups.Update(cgroups.Existing(c.Cgroups), r))
 }
