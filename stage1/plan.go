@@ -7,7 +7,7 @@
 package stage1
 
 // PlanVersion is raised whenever an older gantry-init would misread a plan.
-const PlanVersion = 4
+const PlanVersion = 5
 
 // Descriptors of gantry-init: stdio, then these. The sources of a plan follow
 // in their order from InitSources on.
@@ -73,6 +73,10 @@ type Step struct {
 	Rlimit     *Rlimit     `json:"rlimit,omitempty"`
 	OOMScore   *OOMScore   `json:"oomScore,omitempty"`
 	Persona    *Persona    `json:"personality,omitempty"`
+	Scheduler  *Scheduler  `json:"scheduler,omitempty"`
+	IOPriority *IOPriority `json:"ioPriority,omitempty"`
+	Affinity   *Affinity   `json:"affinity,omitempty"`
+	MemPolicy  *MemPolicy  `json:"memoryPolicy,omitempty"`
 	Umask      *Umask      `json:"umask,omitempty"`
 	Label      *Label      `json:"label,omitempty"`
 	Cwd        *Cwd        `json:"cwd,omitempty"`
@@ -272,6 +276,38 @@ type Persona struct {
 	Domain uint64 `json:"domain"`
 }
 
+// Scheduler is what sched_setattr(2) sets.
+type Scheduler struct {
+	Name     string `json:"name"` // SCHED_FIFO, for messages
+	Policy   uint32 `json:"policy"`
+	Flags    uint64 `json:"flags,omitempty"`
+	Nice     int32  `json:"nice,omitempty"`
+	Priority uint32 `json:"priority,omitempty"`
+	Runtime  uint64 `json:"runtime,omitempty"` // nanoseconds, as the next two
+	Deadline uint64 `json:"deadline,omitempty"`
+	Period   uint64 `json:"period,omitempty"`
+}
+
+// IOPriority is what ioprio_set(2) sets.
+type IOPriority struct {
+	Class    string `json:"class"` // IOPRIO_CLASS_BE, for messages
+	Priority int    `json:"priority"`
+	Value    uint32 `json:"value"`
+}
+
+// Affinity is the processors sched_setaffinity(2) leaves.
+type Affinity struct {
+	List string   `json:"list"` // 0-3,7; for messages
+	Mask []uint64 `json:"mask"`
+}
+
+// MemPolicy is what set_mempolicy(2) sets.
+type MemPolicy struct {
+	Name string   `json:"name"` // MPOL_BIND, for messages
+	Mode uint32   `json:"mode"` // with its flags
+	Mask []uint64 `json:"mask,omitempty"`
+}
+
 // Umask sets the file creation mask.
 type Umask struct {
 	Mask uint32 `json:"mask"`
@@ -341,4 +377,6 @@ type Apart struct {
 	Terminal bool      `json:"terminal,omitempty"`
 	DeathSig *DeathSig `json:"deathSignal,omitempty"`
 	Seccomp  *Seccomp  `json:"seccomp,omitempty"`
+	// Scheduler is what a process does not pass on to a child.
+	Scheduler *Scheduler `json:"scheduler,omitempty"`
 }

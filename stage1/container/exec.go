@@ -60,6 +60,15 @@ func inherit(p, own *specs.Process) {
 	if p.OOMScoreAdj == nil {
 		p.OOMScoreAdj = own.OOMScoreAdj
 	}
+	if p.Scheduler == nil {
+		p.Scheduler = own.Scheduler
+	}
+	if p.IOPriority == nil {
+		p.IOPriority = own.IOPriority
+	}
+	if p.ExecCPUAffinity == nil {
+		p.ExecCPUAffinity = own.ExecCPUAffinity
+	}
 	if p.User.Umask == nil {
 		p.User.Umask = own.User.Umask
 	}

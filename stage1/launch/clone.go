@@ -24,6 +24,7 @@ type birth struct {
 	stdio   [3]*os.File
 	cgroup  *os.File                     // unified directory, or nil
 	enter   func() (func() error, error) // puts this thread into v1 groups
+	initial *stage1.Affinity             // processors it starts on, or nil
 }
 
 // sync is the parent's end of the socket gantry-init reports on.
@@ -83,6 +84,11 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 	if b.cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(b.cgroup.Fd())
 	}
+	home, err := b.settleOn()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer home()
 	back, err := b.enter()
 	if err != nil {
 		return 0, nil, err
@@ -98,6 +104,28 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 		return pid, nil, errors.New("start gantry-init: the kernel gave no pidfd")
 	}
 	return pid, os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// settleOn moves this thread to the processors its child starts on, before it
+// goes to a cgroup that may have others, and tells how to come back.
+func (b *birth) settleOn() (home func(), err error) {
+	if b.initial == nil {
+		return func() {}, nil
+	}
+	was := unix.NewCPUSet(maxProcessors)
+	if err := unix.SchedGetaffinityDynamic(0, was); err != nil {
+		return nil, fmt.Errorf("read CPU affinity: %w", err)
+	}
+	set := unix.NewCPUSet(maxProcessors)
+	for n := range 64 * len(b.initial.Mask) {
+		if b.initial.Mask[n/64]>>(n%64)&1 != 0 {
+			set.Set(n)
+		}
+	}
+	if err := unix.SchedSetaffinityDynamic(0, set); err != nil {
+		return nil, fmt.Errorf("process.execCPUAffinity.initial: run on processors %s: %w", b.initial.List, err)
+	}
+	return func() { _ = unix.SchedSetaffinityDynamic(0, was) }, nil
 }
 
 // received is what gantry-init sent with its messages.

@@ -100,6 +100,7 @@ func confined(app, process *specs.Process) *specs.Process {
 	c.ApparmorProfile = app.ApparmorProfile
 	c.SelinuxLabel = app.SelinuxLabel
 	c.OOMScoreAdj = app.OOMScoreAdj
+	c.Scheduler, c.IOPriority = app.Scheduler, app.IOPriority
 	c.Capabilities = capsFor(app, process.User.UID)
 	if c.User.Umask == nil {
 		c.User.Umask = app.User.Umask
@@ -254,6 +255,11 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 		return nil, fmt.Errorf("start gantry-init: it needs room for %d tasks and the pod has room for %d: %w", execTasks, free, unix.EAGAIN)
 	}
 	b := &birth{plan: plan, enter: func() (func() error, error) { return cgroups.Enter(made) }}
+	if a := r.Process.ExecCPUAffinity; r.Given && a != nil {
+		if b.initial, err = cpuList("process.execCPUAffinity.initial", a.Initial); err != nil {
+			return nil, err
+		}
+	}
 	b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
 	if err != nil {
 		return nil, err

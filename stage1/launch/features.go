@@ -24,7 +24,7 @@ func Features() *features.Features {
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
-		Hooks:         []string{},
+		Hooks:         knownHooks(),
 		MountOptions:  knownMountOptions(),
 		Linux: &features.Linux{
 			Namespaces:   knownNamespaces(),
@@ -34,6 +34,7 @@ func Features() *features.Features {
 			Apparmor:     &features.Apparmor{Enabled: yes},
 			// process.selinuxLabel is applied, linux.mountLabel is not.
 			Selinux:         &features.Selinux{Enabled: no},
+			MemoryPolicy:    knownMemoryPolicy(),
 			IntelRdt:        &features.IntelRdt{Enabled: no, Schemata: no, Monitoring: no},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: no}},
 			NetDevices:      &features.NetDevices{Enabled: no},
@@ -52,6 +53,27 @@ func knownNamespaces() []string {
 		}
 	}
 	return out
+}
+
+func knownHooks() []string {
+	var out []string
+	for _, l := range hookLists(&specs.Hooks{}) {
+		out = append(out, l.kind)
+	}
+	return out
+}
+
+func knownMemoryPolicy() *features.MemoryPolicy {
+	m := &features.MemoryPolicy{}
+	for _, mode := range memoryModes() {
+		m.Modes = append(m.Modes, string(mode))
+	}
+	for _, flag := range []specs.MemoryPolicyFlagType{specs.MpolFNumaBalancing, specs.MpolFRelativeNodes, specs.MpolFStaticNodes} {
+		if _, ok := memoryFlag(flag); ok {
+			m.Flags = append(m.Flags, string(flag))
+		}
+	}
+	return m
 }
 
 func knownSeccomp() *features.Seccomp {

@@ -27,7 +27,7 @@ func minimal() *specs.Spec {
 func plans(edit func(*specs.Spec)) bool {
 	s := minimal()
 	edit(s)
-	_, err := Plan(s, PlanOptions{Root: RootPlan{Dir: "/x"}})
+	_, err := Plan(s, PlanOptions{Root: RootPlan{Dir: "/x"}, Container: "id"})
 	return err == nil
 }
 
@@ -116,7 +116,7 @@ func TestFeaturesTellTheTruth(t *testing.T) {
 		"netDevices": {*f.Linux.NetDevices.Enabled, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x": {}} }},
 		"apparmor":   {*f.Linux.Apparmor.Enabled, func(s *specs.Spec) { s.Process.ApparmorProfile = "x" }},
 		"memoryPolicy": {f.Linux.MemoryPolicy != nil, func(s *specs.Spec) {
-			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{}
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolDefault}
 		}},
 		"every capability": {true, func(s *specs.Spec) {
 			s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: f.Linux.Capabilities}

@@ -81,6 +81,17 @@ func TestPlans(t *testing.T) {
 				Poststop:        []specs.Hook{{Path: "/stop"}},
 			}
 		}},
+		{"attributes", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
+			s.Process.Scheduler = &specs.Scheduler{
+				Policy: specs.SchedDeadline, Runtime: 1, Deadline: 2, Period: 3, Nice: -1,
+				Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagReclaim, specs.SchedFlagDLOverrun},
+			}
+			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE, Priority: 7}
+			s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0", Final: "1"} // of an exec
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{
+				Mode: specs.MpolInterleave, Nodes: "0-1,3", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes},
+			}
+		}},
 		{"everything", launch.PlanOptions{Root: tree, Cgroups: unified, Bundle: "/bundle", Outlive: true}, func(s *specs.Spec) {
 			adj, uid := 100, uint32(7)
 			s.Process.NoNewPrivileges = false
@@ -109,6 +120,18 @@ func TestPlans(t *testing.T) {
 			golden(t, c.name, plan)
 		})
 	}
+	t.Run("exec-attributes", func(t *testing.T) {
+		process := &specs.Process{
+			Args: []string{"sh"}, Cwd: "/",
+			Scheduler:       &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 9, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}},
+			ExecCPUAffinity: &specs.CPUAffinity{Initial: "0", Final: "0-2, 65"},
+		}
+		plan, err := launch.ExecPlan(baseSpec("app"), process, launch.PlanOptions{Given: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "exec-attributes", plan)
+	})
 	t.Run("exec", func(t *testing.T) {
 		plan, err := launch.ExecPlan(baseSpec("app"), &specs.Process{Args: []string{"sh"}, Cwd: "/"}, launch.PlanOptions{})
 		if err != nil {
@@ -197,4 +220,15 @@ func FuzzPlan(f *testing.F) {
 		}
 		_, _ = launch.Plan(&spec, launch.PlanOptions{Root: launch.RootPlan{Dir: "/r"}})
 	})
+}
+
+// refused checks that a plan is, with a message that contains want.
+func refused(t *testing.T, want string, edit func(*specs.Spec)) {
+	t.Helper()
+	spec := baseSpec("app")
+	edit(spec)
+	o := launch.PlanOptions{Container: "id"}
+	if _, err := launch.Plan(spec, o); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("want %q, got %v", want, err)
+	}
 }

@@ -195,6 +195,9 @@ func (p *planner) limits(proc *specs.Process) error {
 	if proc.OOMScoreAdj != nil {
 		p.add(stage1.Step{OOMScore: &stage1.OOMScore{Adj: *proc.OOMScoreAdj}})
 	}
+	if err := p.attributes(proc); err != nil {
+		return err
+	}
 	mask := uint32(0o022)
 	if proc.User.Umask != nil {
 		mask = *proc.User.Umask
@@ -304,7 +307,7 @@ func seccompStep(s *specs.LinuxSeccomp) (*stage1.Step, error) {
 
 func personality(d *specs.LinuxPersonality) (uint64, error) {
 	if len(d.Flags) > 0 {
-		return 0, fmt.Errorf("linux.personality.flags: not supported")
+		return 0, fmt.Errorf("linux.personality.flags: %q is none, the specification has no flags", d.Flags[0])
 	}
 	switch d.Domain {
 	case specs.PerLinux:

@@ -31,16 +31,8 @@ func supported(spec *specs.Spec, hooks bool) error {
 		return errors.New("linux.netDevices: are not supported")
 	case spec.Linux.IntelRdt != nil:
 		return errors.New("linux.intelRdt: is not supported")
-	case spec.Linux.MemoryPolicy != nil:
-		return errors.New("linux.memoryPolicy: is not supported")
 	case len(spec.Linux.TimeOffsets) > 0:
 		return errors.New("linux.timeOffsets: are not supported")
-	case spec.Process.Scheduler != nil:
-		return errors.New("process.scheduler: is not supported")
-	case spec.Process.IOPriority != nil:
-		return errors.New("process.ioPriority: is not supported")
-	case spec.Process.ExecCPUAffinity != nil:
-		return errors.New("process.execCPUAffinity: is not supported")
 	}
 	if err := checkHooks(spec.Hooks); err != nil {
 		return err

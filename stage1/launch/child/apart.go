@@ -21,6 +21,7 @@ type apart struct {
 	filter     *unix.SockFprog // nil: loaded already, or none
 	flags      uintptr         // of the filter
 	death      uintptr         // signal, 0 for none
+	scheduler  *unix.SchedAttr // nil: inherited
 	terminal   bool
 	report     [2]int // pipe: what failed, or nothing when the execve succeeds
 	pidfd      int32
@@ -38,6 +39,7 @@ const (
 	leadSession = iota
 	takeControl
 	askDeath
+	schedule
 	loadFilter
 	passFiles
 	executing
@@ -45,7 +47,7 @@ const (
 
 func stageName(stage uint32) string {
 	return [executing]string{
-		"make session", "make controlling terminal", "set death signal", "load seccomp filter", "pass files",
+		"make session", "make controlling terminal", "set death signal", "set scheduler", "load seccomp filter", "pass files",
 	}[stage]
 }
 
@@ -88,6 +90,10 @@ func (w *walk) apart(path string, e *stage1.Exec) (*apart, *stage1.StepError) {
 	}
 	if e.Apart.DeathSig != nil {
 		a.death = uintptr(e.Apart.DeathSig.Signal)
+	}
+	if e.Apart.Scheduler != nil {
+		attr := schedAttr(e.Apart.Scheduler)
+		a.scheduler = &attr
 	}
 	if e.Apart.Seccomp != nil {
 		prog, serr := w.program()
@@ -187,6 +193,12 @@ func (a *apart) settle() unix.Errno {
 			uintptr(unsafe.Pointer(&a.now)), 0, 0, 0)
 		if n == 1 && a.parent.Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
 			return unix.ESRCH
+		}
+	}
+	a.failure.stage = schedule
+	if a.scheduler != nil {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(a.scheduler)), 0); errno != 0 {
+			return errno
 		}
 	}
 	a.open = 0 // see unblockSignals

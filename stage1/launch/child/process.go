@@ -44,6 +44,14 @@ func process(s *stage1.Step) *stage1.StepError {
 		return rlimit(s.Rlimit)
 	case s.Persona != nil:
 		return failed("set personality", "", raw(unix.SYS_PERSONALITY, uintptr(s.Persona.Domain), 0, 0))
+	case s.Scheduler != nil:
+		return scheduler(s.Scheduler)
+	case s.IOPriority != nil:
+		return ioPriority(s.IOPriority)
+	case s.Affinity != nil:
+		return affinity(s.Affinity)
+	case s.MemPolicy != nil:
+		return memPolicy(s.MemPolicy)
 	case s.Umask != nil:
 		unix.Umask(int(s.Umask.Mask))
 		return nil
