@@ -499,8 +499,17 @@ func TestExecSaysWhatIsNotThere(t *testing.T) {
 	if code != 127 || !strings.Contains(stderr, "not found") {
 		t.Errorf("exit status %d, %q", code, stderr)
 	}
+	app, err := launch.OpenProcess(st.Pid, st.Start, st.Boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+	// The app was told to die with it, and takes its time.
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(app.Fd()), Events: unix.POLLIN}}, 10_000); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, code := execIn(t, p, st, &specs.Process{Args: []string{"true"}, Cwd: "/"}); code != 125 {
 		t.Errorf("exec into an ended app: exit status %d", code)
 	}
