@@ -3,12 +3,13 @@
 package image
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // maxDepth and maxValues bound a document before encoding/json sees it.
@@ -43,7 +44,7 @@ func decodeStrict(b []byte, most int, s *shape, v any) ([]string, error) {
 	if err := w.document(s); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := jsonin.Unmarshal(b, v); err != nil {
 		return nil, fmt.Errorf("decode JSON: %w", err)
 	}
 	return w.top, nil
@@ -201,7 +202,7 @@ func (w *walker) text() (string, error) {
 				return string(w.b[start+1 : w.i-1]), nil
 			}
 			var s string
-			if err := json.Unmarshal(w.b[start:w.i], &s); err != nil {
+			if err := jsonin.Unmarshal(w.b[start:w.i], &s); err != nil {
 				return "", w.syntax("a string")
 			}
 			return s, nil

@@ -3,7 +3,6 @@
 package signature
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // Attached is one signature a manifest offers. Blob is the payload still to
@@ -90,7 +90,7 @@ func manifestLayers(data []byte) ([]ispec.Descriptor, error) {
 	var m struct {
 		Layers []ispec.Descriptor `json:"layers"`
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
+	if err := jsonin.Unmarshal(data, &m); err != nil {
 		return nil, err
 	}
 	return m.Layers, nil

@@ -19,6 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 const (
@@ -114,7 +116,7 @@ func (k Key) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads the key and derives its name afresh.
 func (k *Key) UnmarshalJSON(data []byte) error {
 	var w wireKey
-	if err := json.Unmarshal(data, &w); err != nil {
+	if err := jsonin.Unmarshal(data, &w); err != nil {
 		return fmt.Errorf("decode key: %w", err)
 	}
 	key, err := ParseKey([]byte(w.PEM))

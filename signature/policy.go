@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // Policy is the merged set of rules in force. The zero Policy has no rule and
@@ -76,7 +78,7 @@ func (p *Policy) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads what MarshalJSON wrote, and checks the keys again.
 func (p *Policy) UnmarshalJSON(data []byte) error {
 	var w wirePolicy
-	if err := json.Unmarshal(data, &w); err != nil {
+	if err := jsonin.Unmarshal(data, &w); err != nil {
 		return fmt.Errorf("decode policy: %w", err)
 	}
 	p.rules = w.Rules

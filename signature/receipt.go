@@ -14,6 +14,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // ReceiptVersion is the version this package writes. Older ones stay readable.
@@ -110,7 +112,7 @@ func decodeReceipt(key, file []byte) (Receipt, error) {
 		return Receipt{}, ErrSeal
 	}
 	var r Receipt
-	if err := json.Unmarshal(body, &r); err != nil {
+	if err := jsonin.Unmarshal(body, &r); err != nil {
 		return Receipt{}, fmt.Errorf("decode receipt: %w", err)
 	}
 	if r.Version < 1 || r.Version > ReceiptVersion {

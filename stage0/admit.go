@@ -4,7 +4,6 @@ package stage0
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/signature"
 )
 
@@ -180,7 +180,7 @@ func (e Env) judge(r signature.Receipt, o AdmitOptions) (signature.Verdict, stri
 
 // verifyTree checks the bytes that will be the root.
 func (e Env) verifyTree(r signature.Receipt, v *Verified) (tree.Proof, error) {
-	if err := json.Unmarshal(r.Tree, &v.Tree); err != nil {
+	if err := jsonin.Unmarshal(r.Tree, &v.Tree); err != nil {
 		return tree.Proof{}, fmt.Errorf("read tree of %s: %w", r.Reference, err)
 	}
 	// The layers are what ties the root's files to the signed manifest.

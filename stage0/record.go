@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
@@ -139,14 +140,14 @@ func readJSON(p *pod.Pod, name string, limit int64, version int, v any) error {
 	}
 	// The version comes first in every file of ours: most need no second look.
 	if current := `{"version":` + strconv.Itoa(version) + `,`; !strings.HasPrefix(string(b[:min(len(b), len(current))]), current) {
-		if err := json.Unmarshal(b, &head); err != nil {
+		if err := jsonin.Unmarshal(b, &head); err != nil {
 			return fmt.Errorf("read %s of pod %s: %w", name, pod.Short(p.UUID), err)
 		}
 	}
 	if head.Version > version {
 		return fmt.Errorf("read %s of pod %s: format %d: %w", name, pod.Short(p.UUID), head.Version, pod.ErrVersion)
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := jsonin.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("read %s of pod %s: %w", name, pod.Short(p.UUID), err)
 	}
 	return nil

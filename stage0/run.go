@@ -4,7 +4,6 @@ package stage0
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -222,7 +222,7 @@ func (e Env) reread(p *pod.Pod) (*ready, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(b, f.to); err != nil {
+		if err := jsonin.Unmarshal(b, f.to); err != nil {
 			return nil, fmt.Errorf("read %s of pod %s: %w", f.name, pod.Short(p.UUID), err)
 		}
 	}

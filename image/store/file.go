@@ -3,13 +3,14 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // open opens a regular file for reading. It never waits: a FIFO in the place of
@@ -51,7 +52,7 @@ func checkLayout(b []byte) error {
 	var l struct {
 		Version string `json:"imageLayoutVersion"`
 	}
-	if err := json.Unmarshal(b, &l); err != nil {
+	if err := jsonin.Unmarshal(b, &l); err != nil {
 		return fmt.Errorf("%s: %w", layoutFile, err)
 	}
 	if l.Version != "1.0.0" {

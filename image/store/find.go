@@ -12,6 +12,7 @@ import (
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // block is how much of index.json is read at a time, and the length of what is
@@ -62,7 +63,7 @@ func (s *Store) findLine(start string, fits func(ispec.Descriptor) bool) (ispec.
 			break
 		}
 		var d ispec.Descriptor
-		if bytes.HasPrefix(key, want) && json.Unmarshal(bytes.TrimSuffix(line, []byte{','}), &d) == nil &&
+		if bytes.HasPrefix(key, want) && jsonin.Unmarshal(bytes.TrimSuffix(line, []byte{','}), &d) == nil &&
 			fits(d) && image.ValidDescriptor(d, image.MaxLayerSize) == nil {
 			return d, true
 		}

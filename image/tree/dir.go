@@ -32,6 +32,7 @@ import (
 
 	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // ErrExists means that somebody else finished the work while we waited.
@@ -142,10 +143,10 @@ func (d *Dir) load(name string, v any) bool {
 		return false
 	}
 	var s sealed
-	if json.Unmarshal(b, &s) != nil || !hmac.Equal([]byte(s.Seal), []byte(d.seal(name, s.Record))) {
+	if jsonin.Unmarshal(b, &s) != nil || !hmac.Equal([]byte(s.Seal), []byte(d.seal(name, s.Record))) {
 		return false
 	}
-	return json.Unmarshal(s.Record, v) == nil
+	return jsonin.Unmarshal(s.Record, v) == nil
 }
 
 // Layer returns a layer that was converted before, if its record is ours and

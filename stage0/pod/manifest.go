@@ -3,13 +3,14 @@
 package pod
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/jsonin"
 )
 
 // ManifestFile is the pod manifest's name in the pod directory.
@@ -54,7 +55,7 @@ func (p *Pod) Manifest() (Manifest, error) {
 		return Manifest{}, err
 	}
 	var m Manifest
-	if err := json.Unmarshal(b, &m); err != nil {
+	if err := jsonin.Unmarshal(b, &m); err != nil {
 		return Manifest{}, fmt.Errorf("read manifest of pod %s: %w", Short(p.UUID), err)
 	}
 	if m.Version > Version {

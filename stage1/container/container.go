@@ -11,7 +11,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/internal/atomicfile"
+	"github.com/gantryrun/gantry/internal/jsonin"
+	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
 
@@ -149,7 +150,7 @@ func (c *Container) read() error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, &c.record); err != nil {
+	if err := jsonin.Unmarshal(b, &c.record); err != nil {
 		return fmt.Errorf("read %s: %w", stateFile, err)
 	}
 	if c.Version > stateVersion {
@@ -159,7 +160,7 @@ func (c *Container) read() error {
 }
 
 func (c *Container) write() error {
-	b, err := json.Marshal(c.record)
+	b, err := jsonout.Marshal(c.record)
 	if err != nil {
 		return err
 	}
@@ -184,7 +185,7 @@ func (c *Container) Spec() (*specs.Spec, error) {
 		return nil, err
 	}
 	var s specs.Spec
-	if err := json.Unmarshal(b, &s); err != nil {
+	if err := jsonin.Unmarshal(b, &s); err != nil {
 		return nil, fmt.Errorf("read %s: %w", configFile, err)
 	}
 	return &s, nil

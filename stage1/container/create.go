@@ -4,7 +4,6 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
@@ -159,7 +159,7 @@ func loadBundle(bundle string) ([]byte, *specs.Spec, error) {
 		return nil, nil, fmt.Errorf("bundle: %w", err)
 	}
 	var spec specs.Spec
-	if err := json.Unmarshal(b, &spec); err != nil {
+	if err := jsonin.Unmarshal(b, &spec); err != nil {
 		return nil, nil, fmt.Errorf("bundle: read %s: %w", f.Name(), err)
 	}
 	switch {
