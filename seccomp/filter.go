@@ -47,6 +47,9 @@ func Filter(ctx context.Context, sp *specs.LinuxSeccomp, libexec, cacheDir strin
 	if err := Validate(sp); err != nil {
 		return nil, err
 	}
+	if err := checkKernel(sp); err != nil {
+		return nil, err
+	}
 	section, err := json.Marshal(sp)
 	if err != nil {
 		return nil, fmt.Errorf("encode seccomp section: %w", err)

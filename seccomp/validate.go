@@ -3,6 +3,7 @@
 package seccomp
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,6 +27,12 @@ func Validate(sp *specs.LinuxSeccomp) error {
 	if err := validAction("defaultAction", sp.DefaultAction, sp.DefaultErrnoRet); err != nil {
 		return err
 	}
+	if sp.DefaultAction == specs.ActNotify {
+		return errors.New("seccomp.defaultAction: cannot be SCMP_ACT_NOTIFY: the process that loads the filter could not say so")
+	}
+	if sp.ListenerMetadata != "" && sp.ListenerPath == "" {
+		return errors.New("seccomp.listenerMetadata: needs seccomp.listenerPath (config-linux.md, Seccomp)")
+	}
 	for i, a := range sp.Architectures {
 		if !slices.Contains(architectures[:], a) {
 			return fmt.Errorf("seccomp.architectures[%d]: %q is unknown", i, a)
@@ -33,7 +40,11 @@ func Validate(sp *specs.LinuxSeccomp) error {
 	}
 	for i, f := range sp.Flags {
 		switch f {
-		case specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow, specs.LinuxSeccompFlagWaitKillableRecv:
+		case flagTSync, specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow:
+		case specs.LinuxSeccompFlagWaitKillableRecv:
+			if !Notifies(sp) {
+				return fmt.Errorf("seccomp.flags[%d]: %s needs a system call with SCMP_ACT_NOTIFY", i, f)
+			}
 		default:
 			return fmt.Errorf("seccomp.flags[%d]: %q is unknown", i, f)
 		}
@@ -43,14 +54,33 @@ func Validate(sp *specs.LinuxSeccomp) error {
 		if err := validCall(fmt.Sprintf("syscalls[%d]", i), c); err != nil {
 			return err
 		}
-		if c.Action == specs.ActNotify && sp.ListenerPath == "" {
-			return fmt.Errorf("seccomp.syscalls[%d].action: SCMP_ACT_NOTIFY needs seccomp.listenerPath", i)
+		if err := validNotify(sp, i); err != nil {
+			return err
 		}
 		if rules += len(c.Names); rules > maxRules {
 			return fmt.Errorf("seccomp.syscalls: more than %d rules", maxRules)
 		}
 	}
 	return nil
+}
+
+// validNotify: the listener is handed over by write(2), when the filter is in
+// force and nobody yet could answer for it.
+func validNotify(sp *specs.LinuxSeccomp, i int) error {
+	c := sp.Syscalls[i]
+	switch {
+	case c.Action != specs.ActNotify:
+	case sp.ListenerPath == "":
+		return fmt.Errorf("seccomp.syscalls[%d].action: SCMP_ACT_NOTIFY needs seccomp.listenerPath", i)
+	case slices.Contains(c.Names, "write"):
+		return fmt.Errorf("seccomp.syscalls[%d].names: write cannot have SCMP_ACT_NOTIFY: it is what the listener is handed over by", i)
+	}
+	return nil
+}
+
+// Notifies tells whether an agent is to be notified of system calls.
+func Notifies(sp *specs.LinuxSeccomp) bool {
+	return sp != nil && slices.ContainsFunc(sp.Syscalls, func(c specs.LinuxSyscall) bool { return c.Action == specs.ActNotify })
 }
 
 func validCall(where string, c specs.LinuxSyscall) error {

@@ -17,6 +17,16 @@ type Message struct {
 	Created bool `json:"created,omitempty"`
 }
 
+// ListenerSize is the length of the one message that is not encoded: the
+// number, in the machine's byte order, that the listener of a filter has in
+// the process that loaded it. The filter is in force by then, so it is sent by
+// write(2), which programs need anyway, and without the descriptor, which the
+// parent fetches. The process goes on when it has read ListenerTaken.
+const (
+	ListenerSize  = 4
+	ListenerTaken = "taken"
+)
+
 // StepError says which step of a launch went wrong, on what, and why.
 type StepError struct {
 	Step  string `json:"step"`            // what was being done: "mount proc"

@@ -354,9 +354,11 @@ type DeathSig struct {
 	Signal int `json:"signal"`
 }
 
-// Seccomp loads the filter that is appended to the encoded plan.
+// Seccomp loads the filter that is appended to the encoded plan. With Listen
+// its listener is handed over (ListenerSize) before anything else is done.
 type Seccomp struct {
-	Flags uint64 `json:"flags,omitempty"`
+	Flags  uint64 `json:"flags,omitempty"`
+	Listen bool   `json:"listen,omitempty"`
 }
 
 // Exec becomes the app. With Init, gantry-init stays as process 1 in the

@@ -220,7 +220,11 @@ func writePid(name string, pid int) error {
 
 // Begin starts the app (runtime.md, Start).
 func (c *Container) Begin() error {
-	err := launch.Begin(c.dir)
+	spec, err := c.Spec()
+	if err != nil {
+		return fmt.Errorf("container %q: %w", c.ID, err)
+	}
+	err = c.begin(launch.AgentOf(spec, specs.State{ID: c.ID, Status: specs.StateCreated, Bundle: c.Bundle}))
 	if errors.Is(err, launch.ErrNotHeld) {
 		status, serr := c.Status()
 		if serr != nil {
@@ -231,14 +235,29 @@ func (c *Container) Begin() error {
 	if err != nil {
 		return err
 	}
-	spec, err := c.Spec()
-	if err == nil && spec.Linux != nil {
+	if spec.Linux != nil {
 		err = cgroups.Settle(cgroups.Existing(c.Cgroups), spec.Linux.Resources)
 	}
 	if err == nil {
 		c.poststart()
 	}
 	return err
+}
+
+// begin starts the process, whose filter may have an agent.
+func (c *Container) begin(agent *launch.Agent) error {
+	if agent == nil {
+		return launch.Begin(c.dir, nil, nil, 0)
+	}
+	p, err := c.process()
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		return launch.ErrNotHeld
+	}
+	defer p.Close()
+	return launch.Begin(c.dir, agent, p, c.Pid)
 }
 
 // Kill sends a signal to the container's process, or to all of its processes.

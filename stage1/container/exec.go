@@ -92,7 +92,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) error {
 		return err
 	}
 	s, err := launch.Exec(ctx, launch.ExecRequest{
-		ID: c.ID, Spec: spec, Process: o.Process, Cgroups: c.Cgroups,
+		ID: c.ID, Bundle: c.Bundle, Spec: spec, Process: o.Process, Cgroups: c.Cgroups,
 		Status: stage1.Status{Pid: c.Pid, Start: c.Start, Boot: c.Boot},
 		Given:  true, Outlive: o.Detach, Terminal: o.Process.Terminal, Stdin: true, PidFile: o.PidFile,
 		Libexec: o.Libexec, RunDir: c.root.Dir + "-cache",

@@ -133,13 +133,17 @@ type received struct {
 	pty   *os.File // master of the terminal
 	child *os.File // pidfd of the process that became the app, if it made one
 
+	listener int // the number of its filter's listener, -1 before
+
 	created bool // it holds
 	waits   bool // it wants permission to go on
 }
 
 // wait reads what gantry-init reports until it holds, or the app's execve
 // closes the socket. What came is the caller's also on error.
-func (s syncSocket) wait(signals *signals) (got received, err error) {
+// With a handover what its filter needs is the agent's before.
+func (s syncSocket) wait(signals *signals, h *handover) (got received, err error) {
+	got.listener = -1
 	// Mostly the app is there within milliseconds, and a signal that comes
 	// meanwhile is for the app. A launch that hangs is ended by it.
 	patience := unix.Timeval{Sec: 1}
@@ -157,8 +161,14 @@ func (s syncSocket) wait(signals *signals) (got received, err error) {
 			if signals != nil && signals.pending() {
 				return got, ErrInterrupted
 			}
+			if err := h.late(); err != nil {
+				return got, err
+			}
 			continue
 		case err == unix.ECONNRESET || err == nil && n == 0:
+			if h != nil && h.until.IsZero() {
+				return got, errUnreported
+			}
 			return got, nil
 		case err != nil:
 			return got, fmt.Errorf("hear from gantry-init: %w", err)
@@ -166,10 +176,17 @@ func (s syncSocket) wait(signals *signals) (got received, err error) {
 		if err := got.take(b[:n], oob[:oobn]); err != nil || got.created || got.waits {
 			return got, err
 		}
+		if err := s.listen(h, &got); err != nil {
+			return got, err
+		}
 	}
 }
 
 func (r *received) take(b, oob []byte) error {
+	if len(b) == stage1.ListenerSize {
+		r.listener = listenerNumber(b)
+		return nil
+	}
 	var m stage1.Message
 	if _, err := wire.Decode(b, &m); err != nil {
 		return fmt.Errorf("hear from gantry-init: %w", err)

@@ -96,9 +96,15 @@ func Held(dir *os.File) bool {
 	return true
 }
 
-// Begin starts an app that waits, and returns when its execve succeeded. With
-// an error it is about to end.
-func Begin(dir *os.File) error {
+// Begin starts an app that waits, whose process is given where it has an agent,
+// and returns when its execve succeeded. ErrNotHeld and an agent that cannot be reached leave it
+// waiting; with any other error it ends.
+func Begin(dir *os.File, agent *Agent, pidfd *os.File, pid int) error {
+	handover, err := agent.reach(pidfd, pid)
+	if err != nil {
+		return err
+	}
+	defer handover.close()
 	fd, err := connect(dir, stage1.StartFile, patience)
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
 		return ErrNotHeld
@@ -110,6 +116,8 @@ func Begin(dir *os.File) error {
 	if _, err := unix.SendmsgN(fd, []byte(stage1.StartMessage), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return fmt.Errorf("start the app: %w", err)
 	}
-	_, err = syncSocket{fd}.wait(nil)
+	if _, err = (syncSocket{fd}).wait(nil, handover); err != nil && handover != nil {
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0) // it may wait for an answer
+	}
 	return err
 }

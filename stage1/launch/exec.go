@@ -26,6 +26,7 @@ var ErrNotRunning = errors.New("app is not running")
 // ExecRequest is one process more in the sandbox of a running app.
 type ExecRequest struct {
 	ID      string         // of the pod, for messages and ps
+	Bundle  string         // of the app, for its seccomp agent
 	Spec    *specs.Spec    // the app's: what it is allowed
 	Process *specs.Process // what to run; privileges and limits are the app's
 	Status  stage1.Status  // of the app
@@ -164,10 +165,15 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = pidfd.Close()
+	defer pidfd.Close()
 	defer unix.Close(sync.fd)
 	childs.Run()
-	if err := s.follow(&all, sync); err != nil {
+	handover, err := r.handover(b.plan, pidfd, pid)
+	if err != nil {
+		return nil, err
+	}
+	defer handover.close()
+	if err := s.follow(&all, sync, handover); err != nil {
 		if s.Pid == 0 && hasEnded(target) {
 			return nil, ErrNotRunning // who sweeps up after the app swept gantry-init too
 		}
@@ -193,8 +199,8 @@ const execTasks = 6
 
 // follow waits for the execve, and takes over the process that gantry-init
 // made beside itself.
-func (s *Started) follow(all *hold, sync syncSocket) error {
-	got, err := sync.wait(s.signals)
+func (s *Started) follow(all *hold, sync syncSocket, h *handover) error {
+	got, err := sync.wait(s.signals, h)
 	for _, f := range []*os.File{got.pty, got.child} {
 		if f != nil {
 			all.Push(func() { _ = f.Close() })

@@ -81,9 +81,7 @@ func knownSeccomp() *features.Seccomp {
 	s := &features.Seccomp{Enabled: &enabled}
 	actions, operators, archs := seccomp.Known()
 	for _, a := range actions {
-		if a != specs.ActNotify { // nobody hands its descriptor to listenerPath
-			s.Actions = append(s.Actions, string(a))
-		}
+		s.Actions = append(s.Actions, string(a))
 	}
 	for _, o := range operators {
 		s.Operators = append(s.Operators, string(o))
@@ -91,15 +89,12 @@ func knownSeccomp() *features.Seccomp {
 	for _, a := range archs {
 		s.Archs = append(s.Archs, string(a))
 	}
-	for _, flag := range []specs.LinuxSeccompFlag{
-		specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow, specs.LinuxSeccompFlagWaitKillableRecv,
-	} {
-		one := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{flag}}
-		if _, err := seccompStep(one); err == nil && seccomp.Validate(one) == nil {
-			s.KnownFlags = append(s.KnownFlags, string(flag))
+	for _, f := range seccomp.KnownFlags() {
+		s.KnownFlags = append(s.KnownFlags, string(f))
+		if seccomp.FlagSupported(f) { // the one thing here that the kernel is asked for
+			s.SupportedFlags = append(s.SupportedFlags, string(f))
 		}
 	}
-	s.SupportedFlags = s.KnownFlags
 	return s
 }
 

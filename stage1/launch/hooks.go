@@ -134,7 +134,7 @@ func HookArgs(h specs.Hook) []string {
 
 // created waits until the app holds. When gantry-init asks, hooks run.
 func (s syncSocket) created(pid int, hooks *Hooks) (received, error) {
-	got, err := s.wait(nil)
+	got, err := s.wait(nil, nil)
 	if err != nil || !got.waits || hooks == nil {
 		return got, err
 	}
@@ -144,5 +144,5 @@ func (s syncSocket) created(pid int, hooks *Hooks) (received, error) {
 	if _, err := unix.SendmsgN(s.fd, []byte(stage1.WaitHooks), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return got, fmt.Errorf("go on after the hooks: %w", err)
 	}
-	return s.wait(nil) // a terminal is made after the hooks
+	return s.wait(nil, nil) // a terminal is made after the hooks
 }

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/seccomp"
 	"github.com/gantryrun/gantry/stage1"
 )
 
@@ -277,6 +278,11 @@ func (p *planner) last(filter *stage1.Step, noNewPrivileges bool) error {
 	case death != nil:
 		p.add(stage1.Step{DeathSig: death})
 	}
+	if filter != nil && filter.Seccomp.Listen {
+		// There is one listener, so hooks have the app's filter, not its like.
+		p.add(*filter)
+		filter = nil
+	}
 	if err := p.startHooks(filter); err != nil {
 		return err
 	}
@@ -290,19 +296,10 @@ func seccompStep(s *specs.LinuxSeccomp) (*stage1.Step, error) {
 	if s == nil {
 		return nil, nil
 	}
-	step := &stage1.Seccomp{}
-	for i, flag := range s.Flags {
-		switch flag {
-		case specs.LinuxSeccompFlagLog:
-			step.Flags |= unix.SECCOMP_FILTER_FLAG_LOG
-		case specs.LinuxSeccompFlagSpecAllow:
-			step.Flags |= unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
-		case "SECCOMP_FILTER_FLAG_TSYNC": // one thread is left at execve
-		default:
-			return nil, fmt.Errorf("linux.seccomp.flags[%d]: %s is not supported", i, flag)
-		}
+	if err := seccomp.Validate(s); err != nil {
+		return nil, fmt.Errorf("linux.%w", err)
 	}
-	return &stage1.Step{Seccomp: step}, nil
+	return &stage1.Step{Seccomp: &stage1.Seccomp{Flags: seccomp.Flags(s), Listen: seccomp.Notifies(s)}}, nil
 }
 
 func personality(d *specs.LinuxPersonality) (uint64, error) {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/cgroups"
@@ -59,7 +60,12 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	if err := s.describe(&all, &r, io, group); err != nil {
 		return nil, err
 	}
-	got, err := sync.wait(s.signals)
+	handover, err := AgentOf(r.Spec, specs.State{ID: r.ID, Status: specs.StateCreating, Bundle: r.Bundle}).reach(pidfd, pid)
+	if err != nil {
+		return nil, err
+	}
+	defer handover.close()
+	got, err := sync.wait(s.signals, handover)
 	if got.pty != nil {
 		s.Pty, _ = all.file(got.pty, nil)
 	}

@@ -20,12 +20,14 @@ type apart struct {
 	argv, envv []*byte
 	filter     *unix.SockFprog // nil: loaded already, or none
 	flags      uintptr         // of the filter
+	listen     bool            // hand over its listener
 	death      uintptr         // signal, 0 for none
 	scheduler  *unix.SchedAttr // nil: inherited
 	terminal   bool
 	report     [2]int // pipe: what failed, or nothing when the execve succeeds
 	pidfd      int32
 	failure    failure
+	listener   listener
 	parent     unix.PollFd
 	now        unix.Timespec
 	open, shut uint64 // signal masks: the former one, and all
@@ -41,13 +43,15 @@ const (
 	askDeath
 	schedule
 	loadFilter
+	handListener
 	passFiles
 	executing
 )
 
 func stageName(stage uint32) string {
 	return [executing]string{
-		"make session", "make controlling terminal", "set death signal", "set scheduler", "load seccomp filter", "pass files",
+		"make session", "make controlling terminal", "set death signal", "set scheduler", "load seccomp filter",
+		"hand over the listener of the seccomp filter", "pass files",
 	}[stage]
 }
 
@@ -100,7 +104,7 @@ func (w *walk) apart(path string, e *stage1.Exec) (*apart, *stage1.StepError) {
 		if serr != nil {
 			return nil, serr
 		}
-		a.filter, a.flags = prog, uintptr(e.Apart.Seccomp.Flags)
+		a.filter, a.flags, a.listen = prog, uintptr(e.Apart.Seccomp.Flags), e.Apart.Seccomp.Listen
 	}
 	return a, nil
 }
@@ -205,9 +209,15 @@ func (a *apart) settle() unix.Errno {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
 	a.failure.stage = loadFilter
 	if a.filter != nil {
-		_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, a.flags, uintptr(unsafe.Pointer(a.filter)))
+		fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, a.flags, uintptr(unsafe.Pointer(a.filter)))
 		if errno != 0 {
 			return errno
+		}
+		a.failure.stage = handListener
+		if a.listen {
+			if errno := a.listener.hand(fd); errno != 0 {
+				return errno
+			}
 		}
 	}
 	a.failure.stage = executing

@@ -259,11 +259,49 @@ func (w *walk) seccomp(s *stage1.Seccomp) *stage1.StepError {
 	if serr != nil {
 		return serr
 	}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Flags), uintptr(unsafe.Pointer(prog)))
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Flags), uintptr(unsafe.Pointer(prog)))
 	if errno != 0 {
 		return failed("load seccomp filter", "", errno)
 	}
+	if s.Listen {
+		l := &listener{}
+		if errno := l.hand(fd); errno != 0 {
+			return failed("hand over the listener of the seccomp filter", "", errno)
+		}
+	}
 	return nil
+}
+
+// listener is the end of a filter that is told of system calls.
+type listener struct {
+	number uint32
+	answer [16]byte
+}
+
+// hand has the parent fetch it, waits until the agent has it, and closes it:
+// whoever keeps one keeps those waiting who could be told that nobody answers.
+// The filter is in force: it has to let write(2) through, which is refused in
+// bundles that want to be notified of it. If it refuses read(2) there is no
+// waiting, and the parent ends a process whose agent could not be told. Of
+// read and close the agent may be notified, it has the listener then.
+//
+//go:nosplit
+//go:norace
+func (l *listener) hand(fd uintptr) unix.Errno {
+	l.number = uint32(fd)
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, stage1.InitSync, uintptr(unsafe.Pointer(&l.number)), stage1.ListenerSize)
+	if errno != 0 {
+		return errno
+	}
+	n := uintptr(0)
+	for errno = unix.EINTR; errno == unix.EINTR; {
+		n, _, errno = unix.RawSyscall(unix.SYS_READ, stage1.InitSync, uintptr(unsafe.Pointer(&l.answer)), unsafe.Sizeof(l.answer))
+	}
+	if errno == 0 && n == 0 {
+		return unix.ECONNRESET // the parent is gone, or gave up
+	}
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	return 0
 }
 
 func (w *walk) program() (*unix.SockFprog, *stage1.StepError) {
