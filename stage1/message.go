@@ -11,6 +11,9 @@ type Message struct {
 	// Child comes with a pidfd of the process that becomes the app, when that
 	// is not gantry-init itself.
 	Child bool `json:"child,omitempty"`
+	// Spent comes with a pidfd of a process that is made on the way and does not
+	// become the app: the parent collects it.
+	Spent bool `json:"spent,omitempty"`
 	// Waits: gantry-init waits for the parent's permission to go on.
 	Waits bool `json:"waits,omitempty"`
 	// Created: everything is made, and a Hold waits for its start.

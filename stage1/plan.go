@@ -28,6 +28,36 @@ type Plan struct {
 	Steps   []Step   `json:"steps"`
 
 	KeepKeyring bool `json:"keepKeyring,omitempty"` // the app shares its parent's session keyring
+
+	UIDs   []IDMap `json:"uids,omitempty"` // of the user namespace it is born in
+	GIDs   []IDMap `json:"gids,omitempty"`
+	Before *Before `json:"before,omitempty"`
+	Userns bool    `json:"userns,omitempty"` // gantry-init walks as root of a user namespace that is not its parent's
+}
+
+// IDMap is one line of uid_map or gid_map.
+type IDMap struct {
+	Container uint32 `json:"container"`
+	Host      uint32 `json:"host"`
+	Size      uint32 `json:"size"`
+}
+
+// Before is what the parent does in front of the clone, on a thread that ends
+// after it: what takes rights that root of a user namespace does not have, or
+// is about children only.
+type Before struct {
+	Join     []Join       `json:"join,omitempty"`
+	Time     bool         `json:"time,omitempty"` // the process is born in a time namespace of its own
+	Offsets  []TimeOffset `json:"offsets,omitempty"`
+	Limits   []Rlimit     `json:"limits,omitempty"` // hard limits that are raised to these
+	OOMScore *OOMScore    `json:"oomScore,omitempty"`
+}
+
+// TimeOffset is one clock of a time namespace.
+type TimeOffset struct {
+	Clock    string `json:"clock"`
+	Secs     int64  `json:"secs,omitempty"`
+	Nanosecs uint32 `json:"nanosecs,omitempty"`
 }
 
 // Kinds of Source.
@@ -53,6 +83,7 @@ type Source struct {
 // Step is one action of gantry-init. Exactly one field is set.
 type Step struct {
 	Join       *Join       `json:"join,omitempty"`
+	Reborn     *Reborn     `json:"reborn,omitempty"`
 	Root       *Root       `json:"root,omitempty"`
 	Mount      *Mount      `json:"mount,omitempty"`
 	Bind       *Bind       `json:"bind,omitempty"`
@@ -64,6 +95,7 @@ type Step struct {
 	Hooks      *Hooks      `json:"hooks,omitempty"`
 	Unshare    *Unshare    `json:"unshare,omitempty"`
 	Terminal   *Terminal   `json:"terminal,omitempty"`
+	Loopback   *Loopback   `json:"loopback,omitempty"`
 	Hostname   *Hostname   `json:"hostname,omitempty"`
 	Sysctl     *Sysctl     `json:"sysctl,omitempty"`
 	ReadOnly   *ReadOnly   `json:"readOnly,omitempty"`
@@ -110,6 +142,15 @@ type Join struct {
 	Kinds uint64 `json:"kinds"`
 }
 
+// Reborn has a process of a single thread join what the kernel lets no process
+// of several join, user and time namespaces, and become gantry-init for the
+// steps that follow.
+type Reborn struct {
+	Join  []Join `json:"join"`
+	Root  bool   `json:"root,omitempty"`  // it becomes root of the user namespace
+	Clone uint64 `json:"clone,omitempty"` // gantry-init is born in these new namespaces (CLONE_NEW* bits)
+}
+
 // Root makes the file system that becomes / and attaches it above the old
 // root in the private mount namespace.
 type Root struct {
@@ -133,6 +174,9 @@ type Mount struct {
 	Plain    bool     `json:"plain,omitempty"`  // the target may not be reached through a symbolic link
 	CopyUp   bool     `json:"copyUp,omitempty"` // start with what the image has at Target
 	Optional bool     `json:"optional,omitempty"`
+	// Else is the source of a bind mount, counted from 1, that takes its place
+	// where the namespace it is about does not belong to the user namespace.
+	Else int `json:"else,omitempty"`
 }
 
 // Bind attaches a donated detached mount in the root.
@@ -225,6 +269,9 @@ type Terminal struct {
 	Console bool   `json:"console,omitempty"`
 	Apart   bool   `json:"apart,omitempty"` // it becomes the controlling one of another process
 }
+
+// Loopback turns on the only interface of a new network namespace.
+type Loopback struct{}
 
 // Hostname sets the names of the UTS namespace.
 type Hostname struct {
@@ -335,6 +382,8 @@ type User struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups"`
+	// NoGroups: the user namespace forbids setgroups(2), and there are none to set.
+	NoGroups bool `json:"noGroups,omitempty"`
 }
 
 // Caps sets the capabilities of the process.

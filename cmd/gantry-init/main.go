@@ -20,10 +20,11 @@ func main() {
 	if len(os.Args) > 2 && os.Args[1] == child.InitArg {
 		os.Exit(child.Stay(os.Args[2], os.Args[3:]))
 	}
-	if len(os.Args) != 1 || !child.Donated() {
+	reborn := len(os.Args) == 2 && os.Args[1] == child.RebornArg
+	if len(os.Args) != 1 && !reborn || !child.Donated() {
 		fmt.Fprintln(os.Stderr, "gantry-init is started by gantry")
 		os.Exit(125)
 	}
-	child.Run()
+	child.Run(reborn)
 	os.Exit(125)
 }

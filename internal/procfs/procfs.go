@@ -43,6 +43,20 @@ func Open() (*FS, error) {
 	return &FS{fd: fd}, nil
 }
 
+// OpenHost opens the procfs at /proc, for who may not make one, before
+// anything foreign is mounted.
+func OpenHost() (*FS, error) {
+	fd, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := verify(fd); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &FS{fd: fd}, nil
+}
+
 func verify(fd int) error {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {

@@ -58,6 +58,8 @@ type handover struct {
 	pidfd *os.File  // of the process; nil until gantry-init told of it
 	pid   int       // its number
 	until time.Time // the execve has to come; zero while there is no listener
+
+	reborn bool // it is the one gantry-init made to be gantry-init in its place
 }
 
 // reach connects to the agent: where there is none, nothing is started. It
@@ -84,10 +86,16 @@ func (a *Agent) reach(pidfd *os.File, pid int) (*handover, error) {
 // gantry-init; else the process it makes does.
 func (r *ExecRequest) handover(plan stage1.Plan, init *os.File, pid int) (*handover, error) {
 	agent := AgentOf(r.Spec, specs.State{ID: r.ID, Status: specs.StateRunning, Pid: r.Status.Pid, Bundle: r.Bundle})
-	if !slices.ContainsFunc(plan.Steps, func(s stage1.Step) bool { return s.Seccomp != nil }) {
+	own := slices.ContainsFunc(plan.Steps, func(s stage1.Step) bool { return s.Seccomp != nil })
+	reborn := slices.ContainsFunc(plan.Steps, func(s stage1.Step) bool { return s.Reborn != nil })
+	if !own || reborn {
 		init, pid = nil, 0
 	}
-	return agent.reach(init, pid)
+	h, err := agent.reach(init, pid)
+	if h != nil {
+		h.reborn = own && reborn
+	}
+	return h, err
 }
 
 // close lets go of the connection; nil has none.
@@ -160,14 +168,18 @@ func (s syncSocket) listen(h *handover, got *received) error {
 		return nil
 	}
 	if h.pidfd == nil {
-		if got.child == nil {
+		process := got.child
+		if h.reborn && len(got.spent) > 0 {
+			process = got.spent[0]
+		}
+		if process == nil {
 			return nil // gantry-init is about to tell
 		}
-		pid, err := childOf(got.child)
+		pid, err := childOf(process)
 		if err != nil {
 			return err
 		}
-		h.pidfd, h.pid = got.child, pid
+		h.pidfd, h.pid = process, pid
 	}
 	if err := h.deliver(got.listener); err != nil {
 		return err

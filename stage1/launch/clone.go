@@ -31,8 +31,30 @@ type birth struct {
 type syncSocket struct{ fd int }
 
 // clone starts gantry-init. The calling goroutine is locked to its thread,
-// whose end the child's death signal is about.
+// whose end the child's death signal is about; but where that thread would
+// have to change for good, another one does it.
 func (b *birth) clone() (pid int, pidfd *os.File, sync syncSocket, err error) {
+	first := b.plan.Before
+	if first == nil {
+		return b.cloneHere()
+	}
+	do := func() {
+		back, berr := b.before()
+		if err = berr; err != nil {
+			return
+		}
+		pid, pidfd, sync, err = b.cloneHere()
+		err = errors.Join(err, back())
+	}
+	if len(first.Join) > 0 || first.Time {
+		onSpareThread(do)
+	} else {
+		do()
+	}
+	return pid, pidfd, sync, err
+}
+
+func (b *birth) cloneHere() (pid int, pidfd *os.File, sync syncSocket, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, nil, syncSocket{}, fmt.Errorf("make socket: %w", err)
@@ -81,6 +103,7 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 		}
 		attr.Sys.Cloneflags |= uintptr(kind)
 	}
+	b.users(attr.Sys)
 	if b.cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(b.cgroup.Fd())
 	}
@@ -130,8 +153,9 @@ func (b *birth) settleOn() (home func(), err error) {
 
 // received is what gantry-init sent with its messages.
 type received struct {
-	pty   *os.File // master of the terminal
-	child *os.File // pidfd of the process that became the app, if it made one
+	pty   *os.File   // master of the terminal
+	child *os.File   // pidfd of the process that became the app, if it made one
+	spent []*os.File // pidfds of those it made on the way
 
 	listener int // the number of its filter's listener, -1 before
 
@@ -142,13 +166,18 @@ type received struct {
 // wait reads what gantry-init reports until it holds, or the app's execve
 // closes the socket. What came is the caller's also on error.
 // With a handover what its filter needs is the agent's before.
-func (s syncSocket) wait(signals *signals, h *handover) (got received, err error) {
-	got.listener = -1
+func (s syncSocket) wait(signals *signals, h *handover) (received, error) {
+	got := received{listener: -1}
+	err := s.waitMore(signals, h, &got)
+	return got, err
+}
+
+func (s syncSocket) waitMore(signals *signals, h *handover, got *received) error {
 	// Mostly the app is there within milliseconds, and a signal that comes
 	// meanwhile is for the app. A launch that hangs is ended by it.
 	patience := unix.Timeval{Sec: 1}
 	if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
-		return got, fmt.Errorf("hear from gantry-init: %w", err)
+		return fmt.Errorf("hear from gantry-init: %w", err)
 	}
 	b := make([]byte, 64<<10)
 	oob := make([]byte, unix.CmsgSpace(4))
@@ -159,25 +188,25 @@ func (s syncSocket) wait(signals *signals, h *handover) (got received, err error
 			continue
 		case err == unix.EAGAIN:
 			if signals != nil && signals.pending() {
-				return got, ErrInterrupted
+				return ErrInterrupted
 			}
 			if err := h.late(); err != nil {
-				return got, err
+				return err
 			}
 			continue
 		case err == unix.ECONNRESET || err == nil && n == 0:
 			if h != nil && h.until.IsZero() {
-				return got, errUnreported
+				return errUnreported
 			}
-			return got, nil
+			return nil
 		case err != nil:
-			return got, fmt.Errorf("hear from gantry-init: %w", err)
+			return fmt.Errorf("hear from gantry-init: %w", err)
 		}
 		if err := got.take(b[:n], oob[:oobn]); err != nil || got.created || got.waits {
-			return got, err
+			return err
 		}
-		if err := s.listen(h, &got); err != nil {
-			return got, err
+		if err := s.listen(h, got); err != nil {
+			return err
 		}
 	}
 }
@@ -197,6 +226,13 @@ func (r *received) take(b, oob []byte) error {
 	if m.Created || m.Waits {
 		r.created, r.waits = m.Created, m.Waits
 		return nil
+	}
+	if m.Spent {
+		f, err := receivedFile(oob, "pidfd")
+		if err == nil {
+			r.spent = append(r.spent, f)
+		}
+		return err
 	}
 	to, name := &r.pty, "pty"
 	if m.Child {

@@ -56,15 +56,17 @@ func Create(ctx context.Context, r Request) (_ *Created, err error) {
 	all.Push(func() { _ = pidfd.Close() })
 	childs.Run()
 	c := &Created{Pid: pid, Pidfd: pidfd, Cgroups: group.Dirs()}
-	if c.Start, err = startTime(pid); err != nil {
-		return nil, fmt.Errorf("identify process %d: %w", pid, err)
-	}
-	if c.Boot, err = bootID(); err != nil {
-		return nil, fmt.Errorf("read boot id: %w", err)
+	if err := c.identify(); err != nil {
+		return nil, err
 	}
 	got, err := sync.created(pid, r.Hooks)
 	if got.pty != nil {
 		c.Pty, _ = all.file(got.pty, nil)
+	}
+	err = errors.Join(err, got.collect(&all))
+	if got.child != nil {
+		reap(pid)
+		err = errors.Join(err, c.succeed(&all, got.child))
 	}
 	if err == nil && !got.created {
 		err = errors.New("gantry-init ended before the app was created")
@@ -76,6 +78,44 @@ func Create(ctx context.Context, r Request) (_ *Created, err error) {
 	c.back = taken.Run
 	all.Release()
 	return c, nil
+}
+
+func (c *Created) identify() (err error) {
+	if c.Start, err = startTime(c.Pid); err != nil {
+		return fmt.Errorf("identify process %d: %w", c.Pid, err)
+	}
+	if c.Boot, err = bootID(); err != nil {
+		return fmt.Errorf("read boot id: %w", err)
+	}
+	return nil
+}
+
+// succeed goes over to the process that gantry-init made in its place.
+func (c *Created) succeed(all *hold, pidfd *os.File) error {
+	all.Push(func() { _ = pidfd.Close() })
+	pid, err := childOf(pidfd)
+	if err != nil {
+		return err
+	}
+	all.Push(func() { reap(pid) })
+	c.Pid, c.Pidfd = pid, pidfd
+	return c.identify()
+}
+
+// collect ends and collects the processes that were made on the way.
+func (r *received) collect(all *hold) error {
+	var first error
+	for _, f := range r.spent {
+		pid, err := childOf(f)
+		_ = f.Close()
+		if err == nil {
+			reap(pid)
+		} else if first == nil {
+			first = err
+		}
+	}
+	r.spent = nil
+	return first
 }
 
 // Release kills the app and takes everything back.

@@ -73,7 +73,21 @@ func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.P
 		}
 	}
 	fd := p.source(stage1.Source{Kind: stage1.SourcePidfd, For: "the app"})
-	p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kinds}})
+	if err := p.userns(); err != nil {
+		return stage1.Plan{}, err
+	}
+	p.plan.UIDs, p.plan.GIDs = nil, nil // they are written
+	if kinds&aloneKinds != 0 {
+		// All at once: the right to join one may be the host's. Mounts later:
+		// nothing is executed in the app's root before it is the app.
+		p.add(stage1.Step{Reborn: &stage1.Reborn{
+			Join: []stage1.Join{{FD: fd, Kinds: kinds &^ unix.CLONE_NEWNS}}, Root: p.plan.Userns,
+		}})
+		kinds &= unix.CLONE_NEWNS
+	}
+	if kinds != 0 {
+		p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kinds}})
+	}
 	// Nothing with more than the app's privileges, and nothing of the host,
 	// may ever be seen in the app's pid namespace (CVE-2016-9962): gantry-init
 	// stays outside, and a copy of it that has given up everything goes in.
@@ -199,8 +213,9 @@ const execTasks = 6
 
 // follow waits for the execve, and takes over the process that gantry-init
 // made beside itself.
-func (s *Started) follow(all *hold, sync syncSocket, h *handover) error {
+func (s *Started) follow(all *hold, sync syncSocket, h *handover) (err error) {
 	got, err := sync.wait(s.signals, h)
+	defer func() { err = errors.Join(err, got.collect(all)) }()
 	for _, f := range []*os.File{got.pty, got.child} {
 		if f != nil {
 			all.Push(func() { _ = f.Close() })

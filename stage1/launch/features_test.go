@@ -99,7 +99,13 @@ func TestFeaturesTellTheTruth(t *testing.T) {
 		specs.PIDNamespace, specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace,
 		specs.CgroupNamespace, specs.UserNamespace, specs.TimeNamespace,
 	} {
-		got := plans(func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind}) })
+		got := plans(func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind})
+			if kind == specs.UserNamespace {
+				ids := []specs.LinuxIDMapping{{Size: 1}}
+				s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+			}
+		})
 		if listed := slices.Contains(f.Linux.Namespaces, string(kind)); got != listed {
 			t.Errorf("namespace %s: taken %v, listed %v", kind, got, listed)
 		}

@@ -138,11 +138,18 @@ func (s syncSocket) created(pid int, hooks *Hooks) (received, error) {
 	if err != nil || !got.waits || hooks == nil {
 		return got, err
 	}
+	if got.child != nil {
+		if pid, err = childOf(got.child); err != nil {
+			return got, err
+		}
+	}
 	if err := hooks.Runtime(pid); err != nil {
 		return got, err
 	}
+	got.waits = false
 	if _, err := unix.SendmsgN(s.fd, []byte(stage1.WaitHooks), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return got, fmt.Errorf("go on after the hooks: %w", err)
 	}
-	return s.wait(nil, nil) // a terminal is made after the hooks
+	err = s.waitMore(nil, nil, &got) // a terminal is made after the hooks
+	return got, err
 }

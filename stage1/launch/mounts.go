@@ -69,6 +69,8 @@ func (p *planner) mount(m specs.Mount) error {
 		p.cgroup(target, o)
 	case m.Type == "":
 		return fmt.Errorf("type is missing")
+	case p.foreign(m.Type):
+		return fmt.Errorf("%s cannot be mounted by a new user namespace whose container has not got a new %s namespace as well", m.Type, foreignKind(m.Type))
 	default:
 		p.fileSystem(m, target, o)
 	}
@@ -99,8 +101,9 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 	}
 	o.attr.Clear = 0 // a new mount has nothing set
 	p.add(stage1.Step{Mount: &stage1.Mount{
-		Type: m.Type, Source: source, Options: o.data, Attr: o.attr, Target: target,
+		Type: m.Type, Source: source, Options: p.mappedOptions(m.Type, o.data), Attr: o.attr, Target: target,
 		Plain: isBelow(target, "/proc") || isBelow(target, "/sys") || isBelow(target, "/dev"), CopyUp: o.copyUp,
+		Else: p.instead(m.Type, target),
 	}})
 }
 

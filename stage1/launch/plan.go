@@ -7,9 +7,11 @@
 package launch
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -52,6 +54,8 @@ type planner struct {
 	plan  stage1.Plan
 	apart *stage1.Apart // of an exec: what is done after the clone into the pid namespace
 	enter *stage1.Step  // joins that, as late as capabilities allow
+
+	reborn *stage1.Reborn // joins user and time namespaces, if there are any to join
 }
 
 func (p *planner) add(s stage1.Step) { p.plan.Steps = append(p.plan.Steps, s) }
@@ -82,25 +86,67 @@ func Plan(spec *specs.Spec, o PlanOptions) (stage1.Plan, error) {
 // namespaces: those to be made are the process's from birth, those to be
 // joined come first, and the cgroup namespace waits for the cgroup mount.
 func (p *planner) namespaces() error {
+	if err := p.userns(); err != nil {
+		return err
+	}
+	if p.joins(specs.UserNamespace) || p.joins(specs.TimeNamespace) {
+		p.reborn = &stage1.Reborn{Root: p.plan.Userns}
+		p.add(stage1.Step{Reborn: p.reborn})
+	}
 	for i, ns := range p.linux.Namespaces {
-		field := fmt.Sprintf("linux.namespaces[%d]", i)
-		kind, err := namespaceKind(field, ns.Type)
-		if err != nil {
+		if err := p.namespace(fmt.Sprintf("linux.namespaces[%d]", i), ns); err != nil {
 			return err
-		}
-		switch {
-		case ns.Type == specs.CgroupNamespace && ns.Path == "":
-		case ns.Path == "" && ns.Type != specs.NetworkNamespace:
-			p.plan.Clone = append(p.plan.Clone, string(ns.Type))
-		default:
-			fd := p.source(stage1.Source{Kind: stage1.SourceNamespace, Namespace: string(ns.Type), Path: ns.Path, For: field})
-			p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kind}})
 		}
 	}
 	if p.spec.Hostname+p.spec.Domainname != "" {
 		p.add(stage1.Step{Hostname: &stage1.Hostname{Name: p.spec.Hostname, Domain: p.spec.Domainname}})
 	}
 	return nil
+}
+
+func (p *planner) namespace(field string, ns specs.LinuxNamespace) error {
+	kind, err := namespaceKind(field, ns.Type)
+	if err != nil {
+		return err
+	}
+	switch {
+	case ns.Type == specs.CgroupNamespace && ns.Path == "":
+		return nil
+	case ns.Type == specs.TimeNamespace && ns.Path == "":
+		p.timens()
+		return nil
+	case ns.Type == specs.NetworkNamespace && ns.Path == "" && p.plan.Userns:
+		// It has to belong to the user namespace, so the parent cannot make it.
+		p.clone(ns.Type, kind)
+		p.add(stage1.Step{Loopback: &stage1.Loopback{}})
+		return nil
+	case ns.Path == "" && ns.Type != specs.NetworkNamespace:
+		p.clone(ns.Type, kind)
+		return nil
+	}
+	fd := p.source(stage1.Source{Kind: stage1.SourceNamespace, Namespace: string(ns.Type), Path: ns.Path, For: field})
+	join := stage1.Join{FD: fd, Kinds: kind}
+	if kind&aloneKinds != 0 {
+		// The clocks first: from inside the user namespace they may be out of reach.
+		p.reborn.Join = append(p.reborn.Join, join)
+		slices.SortFunc(p.reborn.Join, func(a, b stage1.Join) int { return cmp.Compare(a.Kinds, b.Kinds) })
+		return nil
+	}
+	if ns.Type == specs.PIDNamespace || p.plan.Userns && kind&joinKinds != 0 {
+		p.before().Join = append(p.before().Join, join)
+		return nil
+	}
+	p.add(stage1.Step{Join: &join})
+	return nil
+}
+
+// clone has the process born in a new namespace.
+func (p *planner) clone(t specs.LinuxNamespaceType, kind uint64) {
+	if p.reborn != nil {
+		p.reborn.Clone |= kind
+		return
+	}
+	p.plan.Clone = append(p.plan.Clone, string(t))
 }
 
 // owns tells whether the app has a namespace of its own.
@@ -127,8 +173,12 @@ func namespaceKind(field string, t specs.LinuxNamespaceType) (uint64, error) {
 		return unix.CLONE_NEWUTS, nil
 	case specs.CgroupNamespace:
 		return unix.CLONE_NEWCGROUP, nil
+	case specs.UserNamespace:
+		return unix.CLONE_NEWUSER, nil
+	case specs.TimeNamespace:
+		return unix.CLONE_NEWTIME, nil
 	}
-	return 0, fmt.Errorf("%s.type: %s namespaces are not supported", field, t)
+	return 0, fmt.Errorf("%s.type: %q is not a kind of namespace", field, t)
 }
 
 // overlayOptions turn off what an image's extended attributes could steer.

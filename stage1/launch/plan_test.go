@@ -92,6 +92,32 @@ func TestPlans(t *testing.T) {
 				Mode: specs.MpolInterleave, Nodes: "0-1,3", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes},
 			}
 		}},
+		{"userns", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified, Outlive: true, Hold: true}, func(s *specs.Spec) {
+			adj := -500
+			mapAll(s)
+			add(s, specs.UserNamespace, "")
+			s.Process.OOMScoreAdj = &adj
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 10, Hard: 20}}
+			s.Mounts = []specs.Mount{
+				{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "gid=70000"}},
+				{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}},
+			}
+		}},
+		{"userns-host-network", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
+			mapAll(s)
+			add(s, specs.UserNamespace, "")
+			add(s, specs.NetworkNamespace, "/run/netns/x")
+			s.Mounts = []specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}}}
+		}},
+		{"namespaces-joined", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
+			for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.UserNamespace, specs.TimeNamespace, specs.IPCNamespace} {
+				add(s, kind, "/ns/"+string(kind))
+			}
+		}},
+		{"time", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
+			add(s, specs.TimeNamespace, "")
+			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: -3, Nanosecs: 7}, "boottime": {Secs: 1000}}
+		}},
 		{"everything", launch.PlanOptions{Root: tree, Cgroups: unified, Bundle: "/bundle", Outlive: true}, func(s *specs.Spec) {
 			adj, uid := 100, uint32(7)
 			s.Process.NoNewPrivileges = false
@@ -139,25 +165,123 @@ func TestPlans(t *testing.T) {
 		}
 		golden(t, "exec", plan)
 	})
+	t.Run("exec-userns", func(t *testing.T) {
+		spec := baseSpec("app")
+		mapAll(spec)
+		add(spec, specs.UserNamespace, "")
+		add(spec, specs.TimeNamespace, "")
+		plan, err := launch.ExecPlan(spec, &specs.Process{Args: []string{"sh"}, Cwd: "/"}, launch.PlanOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "exec-userns", plan)
+	})
+}
+
+// mapAll gives a bundle the mappings that a user namespace needs.
+func mapAll(s *specs.Spec) {
+	s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 65536}}
+}
+
+// add puts a namespace into a bundle, in place of one of its kind.
+func add(s *specs.Spec, kind specs.LinuxNamespaceType, path string) {
+	for i := range s.Linux.Namespaces {
+		if s.Linux.Namespaces[i].Type == kind {
+			s.Linux.Namespaces[i].Path = path
+			return
+		}
+	}
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: path})
+}
+
+// What the kernel answers with EINVAL, or with nothing at all, is told by name
+// before anything is made.
+func TestNamespacesAreRefusedByFieldName(t *testing.T) {
+	userns := func(edit func(l *specs.Linux)) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			mapAll(s)
+			add(s, specs.UserNamespace, "")
+			edit(s.Linux)
+		}
+	}
+	times := func(o map[string]specs.LinuxTimeOffset) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			add(s, specs.TimeNamespace, "")
+			s.Linux.TimeOffsets = o
+		}
+	}
+	many := make([]specs.LinuxIDMapping, 341)
+	for i := range many {
+		many[i] = specs.LinuxIDMapping{ContainerID: uint32(i), HostID: uint32(i), Size: 1}
+	}
+	for says, edit := range map[string]func(*specs.Spec){
+		`linux.namespaces[6].type: pid is there already, in linux.namespaces[0]`: func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace})
+		},
+		`linux.namespaces[0].path: "x" is not absolute`:                func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "x" },
+		`linux.namespaces[6].type: "moon" is not a kind`:               func(s *specs.Spec) { add(s, "moon", "") },
+		"linux.uidMappings: is empty":                                  userns(func(l *specs.Linux) { l.UIDMappings = nil }),
+		"linux.gidMappings: is empty":                                  userns(func(l *specs.Linux) { l.GIDMappings = nil }),
+		"linux.uidMappings: need a user namespace":                     mapAll,
+		"linux.gidMappings: need a user namespace":                     func(s *specs.Spec) { mapAll(s); s.Linux.UIDMappings = nil },
+		"linux.uidMappings: has 341 entries, and the kernel takes 340": userns(func(l *specs.Linux) { l.UIDMappings = many }),
+		"linux.gidMappings[0].size: is 0":                              userns(func(l *specs.Linux) { l.GIDMappings[0].Size = 0 }),
+		"linux.uidMappings[0].size: 65536 ids from hostID 4294967290":  userns(func(l *specs.Linux) { l.UIDMappings[0].HostID = 4294967290 }),
+		"linux.uidMappings: containerID 0 is not mapped":               userns(func(l *specs.Linux) { l.UIDMappings[0].ContainerID = 1 }),
+		"linux.uidMappings[1].containerID: overlaps with linux.uidMappings[0]": userns(func(l *specs.Linux) {
+			l.UIDMappings = append(l.UIDMappings, specs.LinuxIDMapping{ContainerID: 65535, HostID: 1, Size: 1})
+		}),
+		"linux.gidMappings[1].hostID: overlaps with linux.gidMappings[0]": userns(func(l *specs.Linux) {
+			l.GIDMappings = append(l.GIDMappings, specs.LinuxIDMapping{ContainerID: 65536, HostID: 199999, Size: 2})
+		}),
+		"process.user.uid: 65536 is not mapped": func(s *specs.Spec) {
+			userns(func(*specs.Linux) {})(s)
+			s.Process.User.UID = 65536
+		},
+		"process.user.additionalGids[1]: 70000 is not mapped": func(s *specs.Spec) {
+			userns(func(*specs.Linux) {})(s)
+			s.Process.User.AdditionalGids = []uint32{1, 70000}
+		},
+		"mqueue cannot be mounted by a new user namespace": func(s *specs.Spec) {
+			userns(func(*specs.Linux) {})(s)
+			add(s, specs.IPCNamespace, "/ns/ipc")
+			s.Mounts = []specs.Mount{{Destination: "/dev/mqueue", Type: "mqueue"}}
+		},
+		"linux.namespaces[7].path: a time namespace cannot be joined": func(s *specs.Spec) {
+			userns(func(*specs.Linux) {})(s)
+			add(s, specs.TimeNamespace, "/ns/time")
+		},
+		"linux.timeOffsets: need a time namespace": func(s *specs.Spec) {
+			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}}
+		},
+		"linux.timeOffsets: cannot be set in the time namespace of /ns/time": func(s *specs.Spec) {
+			add(s, specs.TimeNamespace, "/ns/time")
+			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}}
+		},
+		`linux.timeOffsets["realtime"]: is not a clock`:                          times(map[string]specs.LinuxTimeOffset{"realtime": {}}),
+		`linux.timeOffsets["boottime"].nanosecs: 1000000000 is a second or more`: times(map[string]specs.LinuxTimeOffset{"boottime": {Nanosecs: 1e9}}),
+	} {
+		spec := baseSpec("app")
+		edit(spec)
+		if _, err := launch.Plan(spec, launch.PlanOptions{}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("want %q, got %v", says, err)
+		}
+	}
 }
 
 func TestPlanRefusesByFieldName(t *testing.T) {
 	for says, edit := range map[string]func(*specs.Spec){
-		"process.args":                   func(s *specs.Spec) { s.Process.Args = nil },
-		"process.env[1]: contains a NUL": func(s *specs.Spec) { s.Process.Env = []string{"A=b", "C=\x00"} },
-		"process.cwd":                    func(s *specs.Spec) { s.Process.Cwd = "relative" },
-		"linux.namespaces[6].type: user": func(s *specs.Spec) {
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-		},
-		"linux.namespaces: the path of a pid": func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
-		"linux.uidMappings":                   func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}} },
-		"hooks":                               func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
-		"linux.sysctl[kernel.core_pattern]":   func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|/x"} },
-		"unknown capability \"CAP_NOT\"":      func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_NOT"} },
-		"process.rlimits[0].type":             func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOT"}} },
-		"mounts[7] (/): nothing":              func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
-		"exclude each other":                  func(s *specs.Spec) { s.Process.ApparmorProfile, s.Process.SelinuxLabel = "a", "b" },
-		"linux.devices[0] (/dev/x): type":     func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+		"process.args":                      func(s *specs.Spec) { s.Process.Args = nil },
+		"process.env[1]: contains a NUL":    func(s *specs.Spec) { s.Process.Env = []string{"A=b", "C=\x00"} },
+		"process.cwd":                       func(s *specs.Spec) { s.Process.Cwd = "relative" },
+		"hooks":                             func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
+		"linux.sysctl[kernel.core_pattern]": func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|/x"} },
+		"unknown capability \"CAP_NOT\"":    func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_NOT"} },
+		"process.rlimits[0].type":           func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOT"}} },
+		"mounts[7] (/): nothing":            func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
+		"exclude each other":                func(s *specs.Spec) { s.Process.ApparmorProfile, s.Process.SelinuxLabel = "a", "b" },
+		"linux.devices[0] (/dev/x): type":   func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
 	} {
 		spec := baseSpec("app")
 		edit(spec)

@@ -21,34 +21,20 @@ func supported(spec *specs.Spec, hooks bool) error {
 		return errors.New("linux: is missing")
 	case !owns(spec, specs.MountNamespace):
 		return errors.New("linux.namespaces: a mount namespace is needed")
-	case joinsPid(spec):
-		return errors.New("linux.namespaces: the path of a pid namespace is not supported")
-	case len(spec.Linux.UIDMappings)+len(spec.Linux.GIDMappings) > 0:
-		return errors.New("linux.uidMappings: user namespaces are not supported")
 	case !hooks && spec.Hooks != nil && hasHooks(spec.Hooks):
 		return errors.New("hooks: are not supported")
 	case len(spec.Linux.NetDevices) > 0:
 		return errors.New("linux.netDevices: are not supported")
 	case spec.Linux.IntelRdt != nil:
 		return errors.New("linux.intelRdt: is not supported")
-	case len(spec.Linux.TimeOffsets) > 0:
-		return errors.New("linux.timeOffsets: are not supported")
+	}
+	if err := checkNamespaces(spec.Linux); err != nil {
+		return err
 	}
 	if err := checkHooks(spec.Hooks); err != nil {
 		return err
 	}
 	return noNUL(spec.Process)
-}
-
-// joinsPid: a process never changes its own pid namespace, only that of its
-// children.
-func joinsPid(spec *specs.Spec) bool {
-	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type == specs.PIDNamespace && ns.Path != "" {
-			return true
-		}
-	}
-	return false
 }
 
 // noNUL refuses what execve would cut short.

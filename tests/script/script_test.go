@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 			"exits":    exits,
 			"image":    image,
 			"bundle":   bundle,
+			"amend":    amend,
 			"console":  console,
 			"signed":   signed,
 			"registry": registryCommand,
@@ -87,6 +88,40 @@ func bundle(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(name, config, 0o644))
 	ts.Defer(func() { sweep(ts) })
+}
+
+// amend DIR FILE merges the JSON of FILE into a bundle's configuration: objects
+// member by member, null removes one, and anything else replaces what is there.
+// $VARIABLES of the script are expanded in it.
+func amend(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: amend DIR FILE")
+	}
+	name := filepath.Join(ts.MkAbs(args[0]), "config.json")
+	config, err := os.ReadFile(name)
+	ts.Check(err)
+	var spec, change map[string]any
+	ts.Check(json.Unmarshal(config, &spec))
+	ts.Check(json.Unmarshal([]byte(os.Expand(ts.ReadFile(args[1]), ts.Getenv)), &change))
+	merge(spec, change)
+	config, err = json.Marshal(spec)
+	ts.Check(err)
+	ts.Check(os.WriteFile(name, config, 0o644))
+}
+
+func merge(into, change map[string]any) {
+	for key, value := range change {
+		below, object := value.(map[string]any)
+		old, same := into[key].(map[string]any)
+		switch {
+		case value == nil:
+			delete(into, key)
+		case object && same:
+			merge(old, below)
+		default:
+			into[key] = value
+		}
+	}
 }
 
 // sweep deletes what a script that failed half-way has left in $ROOT.

@@ -32,15 +32,16 @@ type walk struct {
 
 // Run reads the plan, walks it and does not return on success. The error has
 // already been sent to the parent.
-func Run() *stage1.StepError {
-	err := run()
+// reborn says that the steps up to the Reborn one are done.
+func Run(reborn bool) *stage1.StepError {
+	err := run(reborn)
 	if err != nil {
 		send(stage1.Message{Error: err}, -1)
 	}
 	return err
 }
 
-func run() *stage1.StepError {
+func run(reborn bool) *stage1.StepError {
 	// Until the app's execve nobody but root may look into this process: it
 	// holds descriptors of the host.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -60,12 +61,22 @@ func run() *stage1.StepError {
 		}
 	}
 	unix.Umask(0) // modes are given exactly; the Umask step sets the app's
-	for i := range w.plan.Steps {
+	for i := w.first(reborn); i < len(w.plan.Steps); i++ {
 		if err := w.step(&w.plan.Steps[i]); err != nil {
 			return err
 		}
 	}
 	return &stage1.StepError{Step: "walk plan", Text: "no exec step"}
+}
+
+// first is the number of the first step to walk.
+func (w *walk) first(reborn bool) int {
+	for i := range w.plan.Steps {
+		if reborn && w.plan.Steps[i].Reborn != nil {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // rename gives the process its name for ps: it was executed by a number.
@@ -104,6 +115,8 @@ func (w *walk) step(s *stage1.Step) *stage1.StepError {
 	switch {
 	case s.Join != nil:
 		return w.join(s.Join)
+	case s.Reborn != nil:
+		return w.reborn(s.Reborn)
 	case s.Root != nil:
 		return w.makeRoot(s.Root)
 	case s.Mount != nil:
@@ -134,6 +147,8 @@ func (w *walk) step(s *stage1.Step) *stage1.StepError {
 		return failed("unshare namespaces", "", unix.Unshare(int(s.Unshare.Kinds)))
 	case s.Terminal != nil:
 		return w.terminal(s.Terminal)
+	case s.Loopback != nil:
+		return failed("turn on the loopback interface", "lo", loopback())
 	case s.Hostname != nil:
 		return hostname(s.Hostname)
 	case s.Sysctl != nil:

@@ -52,12 +52,66 @@ func (w *walk) device(d *stage1.Device) *stage1.StepError {
 	kind, rdev := deviceType(d.Type), unix.Mkdev(d.Major, d.Minor)
 	err = unix.Mknodat(parent, name, kind|d.Mode, int(rdev))
 	if err == unix.EEXIST {
-		return failed("make device", d.Path, sameDevice(parent, name, kind, rdev))
+		err = sameDevice(parent, name, kind, rdev)
+		if err == nil || !w.plan.Userns {
+			return failed("make device", d.Path, err)
+		}
+		err = unix.EPERM // a file that an earlier bind was put on
+	}
+	if err == unix.EPERM && w.plan.Userns && kind != unix.S_IFIFO {
+		return failed("bind device", d.Path, bindDevice(parent, name, d.Path, kind, rdev))
 	}
 	if err == nil && d.UID|d.GID != 0 {
 		err = unix.Fchownat(parent, name, int(d.UID), int(d.GID), unix.AT_SYMLINK_NOFOLLOW)
 	}
 	return failed("make device", d.Path, err)
+}
+
+// bindDevice puts the host's node where root of a user namespace may make
+// none. What is bound is the device that was asked for, or nothing.
+func bindDevice(parent int, name, path string, kind uint32, rdev uint64) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != kind || st.Rdev != rdev {
+		return errors.New("the host has something else there, and a user namespace allows no new nodes")
+	}
+	target, err := bindFile(parent, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	if err := setattr(fd, stage1.Attr{Propagation: unix.MS_PRIVATE}); err != nil {
+		return err
+	}
+	return unix.MoveMount(fd, "", target, "", fdToFd)
+}
+
+// bindFile makes an empty file to bind on, or takes the one that is there.
+func bindFile(parent int, name string) (int, error) {
+	fd, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o666)
+	if err != unix.EEXIST {
+		return fd, err
+	}
+	if fd, err = unix.Openat(parent, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0) {
+		err = errors.New("exists and is something else")
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // sameDevice accepts a node that is there already if it is the one wanted.

@@ -89,6 +89,13 @@ func setattrAt(fd int, flags uint, attr *unix.MountAttr) error {
 // mount makes a file system and attaches it.
 func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 	fd, err := newFS(m.Type, m.Source, m.Options, m.Attr.Set)
+	if err == unix.EPERM && m.Else > 0 {
+		attr := stage1.Attr{SetBelow: m.Attr.Set, Propagation: unix.MS_PRIVATE, PropagateBelow: true}
+		if m.Type == "sysfs" {
+			attr.SetBelow |= unix.MOUNT_ATTR_RDONLY
+		}
+		return w.bind(&stage1.Bind{FD: m.Else - 1, Target: m.Target, Attr: attr, OnProc: m.Type == "proc"})
+	}
 	if err != nil {
 		if m.Optional {
 			return nil

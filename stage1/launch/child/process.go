@@ -180,11 +180,25 @@ func deathSignal(d *stage1.DeathSig) *stage1.StepError {
 	return nil
 }
 
+// keepProc opens procfs for root of a user namespace while the host's tree is
+// still there: later the kernel allows no instance that shows more than the
+// app's, and /proc is then the app's.
+func (w *walk) keepProc() *stage1.StepError {
+	if !w.plan.Userns {
+		return nil
+	}
+	_, err := w.openProc()
+	return failed("open procfs", "", err)
+}
+
 func (w *walk) openProc() (*procfs.FS, error) {
 	if w.proc != nil {
 		return w.proc, nil
 	}
 	p, err := procfs.Open()
+	if err == unix.EPERM && w.plan.Userns {
+		p, err = procfs.OpenHost() // the pid namespace is not the user namespace's
+	}
 	w.proc = p
 	return p, err
 }

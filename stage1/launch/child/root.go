@@ -24,6 +24,9 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	if serr != nil {
 		return serr
 	}
+	if serr := w.keepProc(); serr != nil {
+		return serr
+	}
 	at, serr := openPlace(r.At)
 	if serr != nil {
 		return serr
@@ -226,6 +229,9 @@ func (w *walk) remount(r *stage1.Remount) *stage1.StepError {
 // join enters namespaces of another process, or one donated.
 func (w *walk) join(j *stage1.Join) *stage1.StepError {
 	if j.Kinds&unix.CLONE_NEWNS != 0 {
+		if serr := w.keepProc(); serr != nil {
+			return serr
+		}
 		// A thread may change its mount namespace only when it shares its
 		// root and working directory with no other.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {

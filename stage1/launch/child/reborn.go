@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package child
+
+import (
+	"encoding/binary"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// RebornArg is the argument of gantry-init that goes on behind a Reborn step.
+const RebornArg = "reborn"
+
+// reborn is a process of one thread: the kernel lets no other change its user
+// or time namespace. As with an apart, all it needs is ready before it is born.
+type reborn struct {
+	joins      []rebornJoin
+	root       bool
+	kinds      uintptr // of the namespaces its own child is born in
+	nested     bool    // that child becomes gantry-init, not it itself
+	donated    uintptr // descriptors from the plan's to before this one live on
+	empty      *byte
+	argv, envv []*byte
+	report     [2]int // pipe: the pid of its child, what failed, or nothing at the execve
+	pidfd      int32
+	failure    failure
+	open, shut uint64 // signal masks: the former one, and all
+}
+
+type rebornJoin struct{ fd, kinds uintptr }
+
+// What a reborn does, in its order. Joining namespace n is stage n.
+const (
+	becomeRoot = 1000 + iota
+	makeNested
+	keepDescriptors
+	executeInit
+	nestedPid // nothing failed: the number is a pid
+)
+
+// reborn makes the process that walks the steps behind this one, and ends
+// this one when it does.
+func (w *walk) reborn(s *stage1.Reborn) *stage1.StepError {
+	a, err := w.prepareReborn(s)
+	if err != nil {
+		return failed("make process", "", err)
+	}
+	if errno := a.clone(); errno != 0 {
+		return failed("make process", "", errno)
+	}
+	_ = unix.Close(a.report[1])
+	// The parent collects it; an exec, or one with a child, does not become the app.
+	last := w.plan.Steps[len(w.plan.Steps)-1]
+	spent := a.nested || last.Exec != nil && last.Exec.Apart != nil
+	if err := deliver(stage1.Message{Spent: spent, Child: !spent}, unix.UnixRights(int(a.pidfd))); err != nil {
+		return failed("tell of the process", "", err)
+	}
+	if serr := w.followReborn(a, s); serr != nil {
+		return serr
+	}
+	unix.Exit(0)
+	return nil
+}
+
+func (w *walk) prepareReborn(s *stage1.Reborn) (*reborn, error) {
+	a := &reborn{
+		root: s.Root, kinds: uintptr(s.Clone), nested: s.Clone != 0, shut: ^uint64(0),
+		donated: uintptr(stage1.InitSources + len(w.plan.Sources)),
+	}
+	for _, j := range s.Join {
+		a.joins = append(a.joins, rebornJoin{uintptr(w.source(j.FD)), uintptr(j.Kinds)})
+	}
+	var err error
+	if a.empty, err = unix.BytePtrFromString(""); err == nil {
+		a.argv, err = syscall.SlicePtrFromStrings([]string{"gantry-init", RebornArg})
+	}
+	if err == nil {
+		a.envv, err = syscall.SlicePtrFromStrings(syscall.Environ())
+	}
+	if err == nil {
+		err = unix.Pipe2(a.report[:], unix.O_CLOEXEC)
+	}
+	return a, err
+}
+
+// followReborn reads how it fares until its execve closes the pipe.
+func (w *walk) followReborn(a *reborn, s *stage1.Reborn) *stage1.StepError {
+	var b [unsafe.Sizeof(failure{})]byte
+	for {
+		n, err := unix.Read(a.report[0], b[:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return failed("hear from the process", "", err)
+		case n == 0:
+			return nil
+		}
+		stage, value := binary.NativeEndian.Uint32(b[:4]), binary.NativeEndian.Uint32(b[4:])
+		if stage != nestedPid {
+			return w.rebornError(s, stage, unix.Errno(value))
+		}
+		// Nobody collects it before our parent knows it: the number is its own.
+		fd, err := unix.PidfdOpen(int(value), 0)
+		if err == nil {
+			err = deliver(stage1.Message{Child: true}, unix.UnixRights(fd))
+			_ = unix.Close(fd)
+		}
+		if err != nil {
+			return failed("tell of the process", "", err)
+		}
+	}
+}
+
+func (w *walk) rebornError(s *stage1.Reborn, stage uint32, errno unix.Errno) *stage1.StepError {
+	switch stage {
+	case becomeRoot:
+		return failed("become root of the user namespace", "", errno)
+	case makeNested:
+		return failed("make namespaces", "", errno)
+	case keepDescriptors:
+		return failed("pass descriptors on", "", errno)
+	case executeInit:
+		return failed("execute gantry-init again", "", errno)
+	}
+	source := w.plan.Sources[s.Join[stage].FD]
+	if source.Kind == stage1.SourcePidfd {
+		return failed("join namespaces of "+source.For, "", errno)
+	}
+	return failed("join "+source.Namespace+" namespace", source.Path, errno)
+}
+
+// clone makes the process. For it holds what is said of apart.clone: one
+// thread with a copy of a Go runtime, so no stack may grow.
+//
+//go:nosplit
+//go:norace
+func (a *reborn) clone() unix.Errno {
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(&a.shut)), uintptr(unsafe.Pointer(&a.open)), maskSize, 0, 0)
+	const flags = unix.CLONE_PARENT | unix.CLONE_PIDFD | uintptr(unix.SIGCHLD)
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, uintptr(unsafe.Pointer(&a.pidfd)), 0, 0, 0)
+	if errno == 0 && pid == 0 {
+		a.live()
+	}
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
+	return errno
+}
+
+// live is the life of the process, and of its child. It does not return.
+//
+//go:nosplit
+//go:norace
+func (a *reborn) live() {
+	errno := a.enter()
+	if errno == 0 && a.nested {
+		errno = a.nest()
+	}
+	if errno == 0 {
+		errno = a.become()
+	}
+	a.tell(uint32(errno))
+	for {
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
+	}
+}
+
+//go:nosplit
+//go:norace
+func (a *reborn) tell(value uint32) {
+	a.failure.errno = value
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(a.report[1]),
+		uintptr(unsafe.Pointer(&a.failure)), unsafe.Sizeof(a.failure))
+}
+
+// enter joins, and becomes root of the user namespace: the execve to come
+// would take the capabilities there from anybody else.
+//
+//go:nosplit
+//go:norace
+func (a *reborn) enter() unix.Errno {
+	for i := range a.joins {
+		a.failure.stage = uint32(i)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, a.joins[i].fd, a.joins[i].kinds, 0); errno != 0 {
+			return errno
+		}
+	}
+	if !a.root {
+		return 0
+	}
+	a.failure.stage = becomeRoot
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0)
+	return errno
+}
+
+// nest makes the child in new namespaces: only now they belong to the user
+// namespace, and a pid namespace is not that of who makes it. In the child it
+// returns, the process ends.
+//
+//go:nosplit
+//go:norace
+func (a *reborn) nest() unix.Errno {
+	a.failure.stage = makeNested
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, unix.CLONE_PARENT|uintptr(unix.SIGCHLD)|a.kinds, 0, 0, 0, 0, 0)
+	if errno != 0 || pid == 0 {
+		return errno
+	}
+	a.failure.stage = nestedPid
+	a.tell(uint32(pid))
+	for {
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+}
+
+// become executes gantry-init through its own descriptor, with those that
+// were donated.
+//
+//go:nosplit
+//go:norace
+func (a *reborn) become() unix.Errno {
+	a.failure.stage = keepDescriptors
+	for fd := uintptr(stage1.InitPlan); fd < a.donated; fd++ {
+		if _, _, errno := unix.RawSyscall(unix.SYS_FCNTL, fd, unix.F_SETFD, 0); errno != 0 {
+			return errno
+		}
+	}
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
+	a.failure.stage = executeInit
+	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, stage1.InitSelf, uintptr(unsafe.Pointer(a.empty)),
+		uintptr(unsafe.Pointer(&a.argv[0])), uintptr(unsafe.Pointer(&a.envv[0])), unix.AT_EMPTY_PATH, 0)
+	return errno
+}
