@@ -298,8 +298,9 @@ type Mask struct {
 // Remount changes the attributes of the mount that is at Path, when what had
 // to be made in it is there.
 type Remount struct {
-	Path string `json:"path"`
-	Attr Attr   `json:"attr"`
+	Path    string   `json:"path"`
+	Attr    Attr     `json:"attr"`
+	Options []string `json:"options,omitempty"` // that its file system gets as well
 }
 
 // Pivot makes the root / and lets go of the host's tree.

@@ -47,7 +47,8 @@ func (o *execFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.noNewPrivs, "no-new-privs", false, "no program it executes gains privileges")
 	f.BoolVar(&o.IgnorePaused, "ignore-paused", false, "in a paused container, wait for resume")
 	f.StringArrayVar(&o.cgroup, "cgroup", nil, "refused: the command is in the container's own groups")
-	f.IntVar(&o.preserve, "preserve-fds", 0, "refused: pass `N` descriptors from 3 on")
+	f.IntVar(&o.preserve, "preserve-fds", 0, "pass `N` descriptors from 3 on")
+	f.StringVar(&o.PidfdSocket, "pidfd-socket", "", "hand the process's pidfd to who listens on `SOCKET`")
 	o.set = f.Changed
 }
 
@@ -83,12 +84,14 @@ func (o *execFlags) run(c *call) error {
 	switch {
 	case len(o.cgroup) > 0:
 		return errors.New("--cgroup: is not supported; the command is in the container's own groups")
-	case o.preserve != 0:
-		return errors.New("--preserve-fds: is not supported")
 	case o.document == "" && len(c.args) < 2:
 		return errors.New("needs a COMMAND, or --process FILE")
 	case o.document != "" && len(c.args) > 1:
 		return fmt.Errorf("--process says what to run, so COMMAND %q cannot", c.args[1])
+	}
+	var err error
+	if o.Preserve, err = container.PreservedExec(o.preserve); err != nil {
+		return err
 	}
 	ct, err := c.store().Look(c.args[0])
 	if err != nil {

@@ -37,6 +37,8 @@ func commands() []command {
 		{"update", "ID", "change the limits of a container", 1, 1, update},
 		{"events", "ID", "print the figures of a container as JSON", 1, 1, events},
 		{"features", "", "print what this runtime supports, as JSON", 0, 0, features},
+		{"checkpoint", "ID", "refused: the state of processes is not saved", 0, -1, outOfScope("checkpoint")},
+		{"restore", "ID", "refused: the state of processes is not saved", 0, -1, outOfScope("restore")},
 		{"spec", "", "write an example of a config.json", 0, 0, spec},
 	}
 }
@@ -57,6 +59,7 @@ func (o *createFlags) register(f *pflag.FlagSet) {
 	f.StringVarP(&o.Bundle, "bundle", "b", ".", "the bundle: a `DIR` with config.json")
 	f.StringVar(&o.ConsoleSocket, "console-socket", "", "hand the terminal to who listens on `SOCKET`")
 	f.StringVar(&o.PidFile, "pid-file", "", "write the process's number to `FILE`")
+	f.StringVar(&o.PidfdSocket, "pidfd-socket", "", "hand the process's pidfd to who listens on `SOCKET`")
 	f.BoolVar(&o.noPivot, "no-pivot", false, "refused: the root is always changed by pivot_root")
 	f.BoolVar(&o.Keyring, "no-new-keyring", false, "keep the session keyring of the caller")
 	f.IntVar(&o.preserve, "preserve-fds", 0, "pass `N` descriptors from 3 on")
@@ -99,7 +102,7 @@ func start(*pflag.FlagSet) func(*call) error {
 			return err
 		}
 		defer ct.Close()
-		return ct.Begin()
+		return ct.Launch()
 	}
 }
 
@@ -267,6 +270,16 @@ func filterPs(out string, pids []int) error {
 		}
 	}
 	return nil
+}
+
+// outOfScope answers whatever flags CRIU's users give.
+func outOfScope(name string) func(*pflag.FlagSet) func(*call) error {
+	return func(f *pflag.FlagSet) func(*call) error {
+		f.ParseErrorsAllowlist.UnknownFlags = true
+		return func(*call) error {
+			return fmt.Errorf("%s: is out of scope: gantry-oci does not save the state of processes; use runc or crun for that", name)
+		}
+	}
 }
 
 func freeze(on bool) func(*pflag.FlagSet) func(*call) error {

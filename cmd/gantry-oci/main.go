@@ -68,7 +68,7 @@ func run(args []string) int {
 	f.StringVar(&g.root, "root", defaultRoot(), "keep the state of containers in `DIR`, best on a tmpfs")
 	f.StringVar(&g.log, "log", "", "also write errors to `FILE`")
 	f.StringVar(&g.logFormat, "log-format", "text", "write that file as `FORMAT`: text or json")
-	f.BoolVar(&g.debug, "debug", false, "accepted for compatibility; there is nothing more to say")
+	f.BoolVar(&g.debug, "debug", false, "also write what was asked, to that file or to standard error")
 	f.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the group")
 	f.StringVar(&g.rootless, "rootless", "auto", "accepted for compatibility: `WHEN` is found out")
 	help := f.BoolP("help", "h", false, "help")
@@ -83,6 +83,12 @@ func run(args []string) int {
 	case *help || f.NArg() == 0 || f.Arg(0) == "help":
 		usage(f)
 		return 0
+	}
+	if g.logFormat != "text" && g.logFormat != "json" {
+		return g.fail(fmt.Errorf("--log-format %q: use text or json", g.logFormat))
+	}
+	if g.debug {
+		g.tell(f.Args())
 	}
 	if err := dispatch(&g, f.Arg(0), f.Args()[1:]); err != nil {
 		return g.fail(err)
@@ -147,7 +153,7 @@ func (g *globals) fail(err error) int {
 	text := err.Error()
 	fmt.Fprintln(os.Stderr, "gantry-oci: error: "+printable(text))
 	if g.log != "" && g.log != "/dev/stderr" {
-		g.record(text)
+		g.record("error", text)
 	}
 	var c interface{ ExitCode() int }
 	if errors.As(err, &c) && c.ExitCode() != 125 {
@@ -156,7 +162,18 @@ func (g *globals) fail(err error) int {
 	return 1
 }
 
-func (g *globals) record(text string) {
+// tell says what an engine asked for. It is nothing that they look for in
+// the log, where podman wants one error and no line more.
+func (g *globals) tell(args []string) {
+	text := "gantry-oci " + version.String() + ": " + strings.Join(args, " ")
+	if g.log != "" {
+		g.record("debug", text)
+		return
+	}
+	fmt.Fprintln(os.Stderr, "gantry-oci: debug: "+printable(text))
+}
+
+func (g *globals) record(level, text string) {
 	f, err := os.OpenFile(g.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return // the message was printed
@@ -164,10 +181,10 @@ func (g *globals) record(text string) {
 	defer f.Close()
 	now := time.Now().Format(time.RFC3339)
 	if g.logFormat == "json" {
-		_ = json.NewEncoder(f).Encode(map[string]string{"level": "error", "msg": text, "time": now})
+		_ = json.NewEncoder(f).Encode(map[string]string{"level": level, "msg": text, "time": now})
 		return
 	}
-	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, text)
+	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, text)
 }
 
 // printable replaces control characters: part of a message may come from a

@@ -32,11 +32,14 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 			signals = make(chan os.Signal, 64)
 			signal.Notify(signals) // before there is anybody to lose one
 		}
+		q.Foreground = !*detach
 		ct, err := c.store().Create(context.Background(), q)
 		if err != nil {
 			return err
 		}
 		defer ct.Close()
+		terminal := ct.Attach()
+		defer terminal.Detach()
 		if err := ct.Begin(); err != nil {
 			return errors.Join(err, ct.Delete(true))
 		}
@@ -44,27 +47,36 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 			return nil
 		}
 		ct.Unlock() // others may kill and delete it meanwhile
-		go forward(ct, signals)
-		code, err := ct.Wait()
-		if err != nil {
-			return err
-		}
-		if !*keep {
-			if err := ct.DeleteAgain(); err != nil {
-				return err
-			}
-		}
-		if code != 0 {
-			return exitError(code)
-		}
-		return nil
+		go forward(ct, terminal, signals)
+		return finish(ct, *keep)
 	}
 }
 
+// finish waits for the end of a container and ends as it did.
+func finish(ct *container.Container, keep bool) error {
+	code, err := ct.Wait()
+	if err != nil {
+		return err
+	}
+	if !keep {
+		if err := ct.DeleteAgain(); err != nil {
+			return err
+		}
+	}
+	if code != 0 {
+		return exitError(code)
+	}
+	return nil
+}
+
 // forward passes signals on, but for those that are about ourselves.
-func forward(ct *container.Container, signals <-chan os.Signal) {
+func forward(ct *container.Container, terminal *container.Terminal, signals <-chan os.Signal) {
 	for s := range signals {
 		sig, ok := s.(syscall.Signal)
+		if sig == unix.SIGWINCH && terminal != nil {
+			terminal.Resize() // its own job hears of it from the kernel
+			continue
+		}
 		if !ok || sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE {
 			continue
 		}

@@ -39,6 +39,9 @@ const stateVersion = 1
 // ErrNotFound means that there is no container of that id.
 var ErrNotFound = errors.New("container does not exist")
 
+// ErrNotRunning means that its process has ended. Engines know these words.
+var ErrNotRunning = errors.New("container not running")
+
 // ErrExists means that the id is taken.
 var ErrExists = errors.New("container exists already")
 
@@ -65,6 +68,7 @@ type Container struct {
 	ID   string
 	root Root
 	dir  *os.File
+	Pty  *os.File // of one just created in the foreground: the master of its terminal
 	record
 }
 

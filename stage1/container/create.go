@@ -28,6 +28,8 @@ type CreateOptions struct {
 	ID            string
 	Bundle        string // directory with config.json
 	ConsoleSocket string // gets the master of the terminal
+	Foreground    bool   // without one, the container has it as Pty
+	PidfdSocket   string // gets the pidfd of the container's process
 	PidFile       string
 	Libexec       string // where gantry-init is
 	Preserve      int    // so many of our descriptors from 3 on are passed on
@@ -56,8 +58,8 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	announce(spec.Process, o.Listen)
 	terminal := spec.Process != nil && spec.Process.Terminal
 	switch {
-	case terminal && o.ConsoleSocket == "":
-		return nil, errors.New("process.terminal: is set, so --console-socket is needed to hand the terminal to")
+	case terminal && o.ConsoleSocket == "" && !o.Foreground:
+		return nil, errors.New("process.terminal: is set and nobody stays, so --console-socket is needed to hand the terminal to")
 	case !terminal && o.ConsoleSocket != "":
 		return nil, errors.New("--console-socket: process.terminal is not set, so there is no terminal to hand out")
 	}
@@ -103,13 +105,16 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		return nil, inBundle(err)
 	}
 	u.Push(created.Release)
-	if created.Pty != nil {
+	if c.Pty = created.Pty; c.Pty != nil && o.ConsoleSocket != "" {
 		if err := sendConsole(o.ConsoleSocket, created.Pty); err != nil {
 			return nil, fmt.Errorf("--console-socket %s: %w", o.ConsoleSocket, err)
 		}
 	}
 	c.Pid, c.Start, c.Boot, c.Cgroups = created.Pid, created.Start, created.Boot, created.Cgroups
 	if err := c.write(); err != nil {
+		return nil, err
+	}
+	if err := sendPidfd(o.PidfdSocket, "standard", created.Pidfd); err != nil {
 		return nil, err
 	}
 	if err := writePid(o.PidFile, c.Pid); err != nil {
@@ -196,7 +201,21 @@ func cgroupPath(spec *specs.Spec) string {
 
 // sendConsole hands a terminal to who listens on a socket, as runc's
 // docs/terminals.md describes for detached terminals.
-func sendConsole(socket string, pty *os.File) error {
+func sendConsole(socket string, pty *os.File) error { return sendFile(socket, "/dev/ptmx", pty) }
+
+// sendPidfd hands a process to who listens on a socket, with the word runc
+// has for its kind.
+func sendPidfd(socket, kind string, pidfd *os.File) error {
+	if socket == "" {
+		return nil
+	}
+	if err := sendFile(socket, kind, pidfd); err != nil {
+		return fmt.Errorf("--pidfd-socket %s: %w", socket, err)
+	}
+	return nil
+}
+
+func sendFile(socket, text string, f *os.File) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -205,7 +224,7 @@ func sendConsole(socket string, pty *os.File) error {
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
 		return err
 	}
-	return unix.Sendmsg(fd, []byte("/dev/ptmx"), unix.UnixRights(int(pty.Fd())), nil, unix.MSG_NOSIGNAL)
+	return unix.Sendmsg(fd, []byte(text), unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL)
 }
 
 func writePid(name string, pid int) error {
@@ -238,8 +257,18 @@ func (c *Container) Begin() error {
 	if spec.Linux != nil {
 		err = cgroups.Settle(cgroups.Existing(c.Cgroups), spec.Linux.Resources)
 	}
-	if err == nil {
-		c.poststart()
+	if err != nil {
+		return err
+	}
+	return c.poststart()
+}
+
+// Launch is Begin as a command of its own: a container whose poststart hooks
+// fail is stopped and deleted (runtime.md, Lifecycle, steps 9 and 12).
+func (c *Container) Launch() error {
+	err := c.Begin()
+	if errors.As(err, new(poststartError)) {
+		return errors.Join(err, c.Delete(true))
 	}
 	return err
 }
@@ -273,7 +302,7 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		return c.killAll(sig)
 	}
 	if p == nil || ended(p) {
-		return fmt.Errorf("container %q is not running", c.ID)
+		return fmt.Errorf("container %q: %w", c.ID, ErrNotRunning)
 	}
 	return unix.PidfdSendSignal(int(p.Fd()), sig, nil, 0)
 }
@@ -390,7 +419,7 @@ func (c *Container) frozen() bool { return cgroups.Frozen(cgroups.Existing(c.Cgr
 
 // ParseSignal reads a signal by name or number.
 func ParseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n <= 64 {
+	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n <= 64 {
 		return unix.Signal(n), nil
 	}
 	name := strings.ToUpper(s)

@@ -21,7 +21,9 @@ type ExecOptions struct {
 	Detach        bool   // leave when it runs
 	ConsoleSocket string // gets the master of its terminal
 	PidFile       string
-	IgnorePaused  bool // wait for resume
+	PidfdSocket   string // gets its pidfd
+	IgnorePaused  bool   // wait for resume
+	Preserve      int    // so many of our descriptors from 3 on are its too
 	Libexec       string
 }
 
@@ -95,12 +97,16 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) error {
 		ID: c.ID, Bundle: c.Bundle, Spec: spec, Process: o.Process, Cgroups: c.Cgroups,
 		Status: stage1.Status{Pid: c.Pid, Start: c.Start, Boot: c.Boot},
 		Given:  true, Outlive: o.Detach, Terminal: o.Process.Terminal, Stdin: true, PidFile: o.PidFile,
-		Libexec: o.Libexec, RunDir: c.root.Dir + "-cache",
+		Preserve: o.Preserve, Libexec: o.Libexec, RunDir: c.root.Dir + "-cache",
 	})
 	if errors.Is(err, launch.ErrNotRunning) {
 		return fmt.Errorf("container %q ended meanwhile", c.ID)
 	}
 	if err != nil {
+		return err
+	}
+	if err := sendPidfd(o.PidfdSocket, "setns", s.Pidfd); err != nil {
+		s.Release()
 		return err
 	}
 	if !o.Detach {

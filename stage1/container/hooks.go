@@ -38,14 +38,21 @@ func (c *Container) createRuntime(spec *specs.Spec, pid int) error {
 	return runHooks("createRuntime", spec.Hooks.CreateRuntime, state)
 }
 
-// poststart runs the hooks that come when the app runs. One that fails changes
-// nothing about that.
-func (c *Container) poststart() {
+// poststartError is of a container that runs although it may not.
+type poststartError struct{ error }
+
+func (e poststartError) Unwrap() error { return e.error }
+
+// poststart runs the hooks that come when the app runs.
+func (c *Container) poststart() error {
 	spec, err := c.Spec()
 	if err != nil || spec.Hooks == nil {
-		return
+		return err
 	}
-	c.warnHooks("poststart", spec.Hooks.Poststart, c.hookState(spec, specs.StateRunning, c.Pid))
+	if err := runHooks("poststart", spec.Hooks.Poststart, c.hookState(spec, specs.StateRunning, c.Pid)); err != nil {
+		return poststartError{fmt.Errorf("%w; the container is stopped and deleted", err)}
+	}
+	return nil
 }
 
 // poststop runs the hooks that come when nothing of the container is left.
@@ -53,14 +60,10 @@ func (c *Container) poststop(spec *specs.Spec) {
 	if spec == nil || spec.Hooks == nil {
 		return
 	}
-	c.warnHooks("poststop", spec.Hooks.Poststop, c.hookState(spec, specs.StateStopped, 0))
-}
-
-// warnHooks runs all of them, whichever fails.
-func (c *Container) warnHooks(kind string, hooks []specs.Hook, state specs.State) {
-	for i, h := range hooks {
-		if err := runHook(h, state); err != nil && c.root.Warn != nil {
-			c.root.Warn(fmt.Sprintf("warning: hooks.%s[%d]: %v", kind, i, err))
+	// All of them run, whichever fails.
+	for i, h := range spec.Hooks.Poststop {
+		if err := runHook(h, c.hookState(spec, specs.StateStopped, 0)); err != nil && c.root.Warn != nil {
+			c.root.Warn(fmt.Sprintf("warning: hooks.poststop[%d]: %v", i, err))
 		}
 	}
 }

@@ -21,25 +21,36 @@ const maxPreserved = 1024
 // then n more. Engines differ in whether their n includes the sockets: where
 // so many are not open, it does.
 func Preserved(n int) (listen, all int, err error) {
-	if n < 0 || n > maxPreserved {
-		return 0, 0, fmt.Errorf("--preserve-fds: %d is not a number from 0 to %d", n, maxPreserved)
-	}
 	if listen, err = listenFds(); err != nil {
 		return 0, 0, err
+	}
+	if all, err = preservable(n, listen); err != nil {
+		return 0, 0, err
+	}
+	return listen, all, nil
+}
+
+// PreservedExec is the same for a command in a container, which gets no
+// sockets: it is not process 1.
+func PreservedExec(n int) (int, error) { return preservable(n, 0) }
+
+func preservable(n, listen int) (all int, err error) {
+	if n < 0 || n > maxPreserved {
+		return 0, fmt.Errorf("--preserve-fds: %d is not a number from 0 to %d", n, maxPreserved)
 	}
 	all = listen + n
 	if listen > 0 && missing(all) != 0 {
 		all = max(listen, n)
 	}
 	if fd := missing(all); fd != 0 && fd < launch.FirstPreserved+listen {
-		return 0, 0, fmt.Errorf("LISTEN_FDS=%d: descriptor %d is not open", listen, fd)
+		return 0, fmt.Errorf("LISTEN_FDS=%d: descriptor %d is not open", listen, fd)
 	} else if fd != 0 {
-		return 0, 0, fmt.Errorf("--preserve-fds: descriptor %d is not open", fd)
+		return 0, fmt.Errorf("--preserve-fds: descriptor %d is not open", fd)
 	}
 	for fd := launch.FirstPreserved; fd < launch.FirstPreserved+all; fd++ {
 		unix.CloseOnExec(fd) // for the container, and for no other child of ours
 	}
-	return listen, all, nil
+	return all, nil
 }
 
 // missing is the first of n descriptors that the caller did not leave us, 0 if

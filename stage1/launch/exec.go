@@ -40,6 +40,7 @@ type ExecRequest struct {
 	Detached bool
 	Terminal bool
 	Stdin    bool
+	Preserve int // so many descriptors of ours, from FirstPreserved on, are its too
 	PidFile  string
 	Ready    func() error `json:"-"`
 }
@@ -60,6 +61,7 @@ func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.P
 	}
 	p := &planner{spec: &inside, linux: spec.Linux, o: o}
 	p.plan.Version = stage1.PlanVersion
+	p.preserve()
 	var kinds, pid uint64
 	for i, ns := range spec.Linux.Namespaces {
 		kind, err := namespaceKind(fmt.Sprintf("linux.namespaces[%d]", i), ns.Type)
@@ -257,7 +259,7 @@ func childOf(pidfd *os.File) (int, error) {
 }
 
 func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (*birth, error) {
-	o := PlanOptions{Terminal: r.Terminal, Outlive: r.Outlive, Given: r.Given}
+	o := PlanOptions{Terminal: r.Terminal, Outlive: r.Outlive, Given: r.Given, Preserve: r.Preserve}
 	if r.Terminal {
 		o.Rows, o.Columns = terminalSize(r.Process.ConsoleSize)
 	}

@@ -106,8 +106,8 @@ func knownMountOptions() []string {
 		"nosuid", "nosymfollow", "relatime", "ro", "rw", "strictatime", "suid", "symfollow",
 	}
 	out := []string{
-		"async", "bind", "copyup", "defaults", "loud", "nodirsync", "noiversion", "nolazytime", "nomand",
-		"private", "rbind", "rprivate", "rshared", "rslave", "runbindable", "shared", "slave", "tmpcopyup", "unbindable",
+		"async", "bind", "copyup", "defaults", "dirsync", "iversion", "lazytime", "loud", "mand", "nodirsync", "noiversion", "nolazytime", "nomand",
+		"private", "rbind", "rprivate", "rshared", "rslave", "runbindable", "shared", "silent", "slave", "sync", "remount", "tmpcopyup", "unbindable",
 	}
 	for _, word := range attributes {
 		out = append(out, word, "r"+word)

@@ -20,6 +20,8 @@ type mountOptions struct {
 	bind      bool
 	recursive bool
 	copyUp    bool
+	remount   bool
+	super     []string // flags of the superblock that every file system knows
 	data      []string // for the file system
 }
 
@@ -59,6 +61,8 @@ func (p *planner) mount(m specs.Mount) error {
 	}
 	onProc := isBelow(target, "/proc") && target != "/proc"
 	switch {
+	case o.remount:
+		p.add(stage1.Step{Remount: &stage1.Remount{Path: target, Attr: o.attr, Options: p.reconfigure(m, o)}})
 	case onProc && !(o.bind || m.Type == "bind"):
 		return fmt.Errorf("nothing but a file can be mounted below /proc")
 	case onProc && !slices.Contains(procFiles(), target):
@@ -94,6 +98,15 @@ func (p *planner) bind(m specs.Mount, target string, o mountOptions, onProc bool
 	p.add(stage1.Step{Bind: &stage1.Bind{FD: fd, Target: target, Attr: o.attr, CopyUp: o.copyUp, OnProc: onProc}})
 }
 
+// reconfigure is what a remount changes of the file system itself: nothing of
+// one that is bound, as mount(2) has it.
+func (p *planner) reconfigure(m specs.Mount, o mountOptions) []string {
+	if o.bind || m.Type == "bind" {
+		return nil
+	}
+	return slices.Concat(o.super, o.data)
+}
+
 func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 	source := m.Source
 	if source == "" {
@@ -101,7 +114,7 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 	}
 	o.attr.Clear = 0 // a new mount has nothing set
 	p.add(stage1.Step{Mount: &stage1.Mount{
-		Type: m.Type, Source: source, Options: p.mappedOptions(m.Type, o.data), Attr: o.attr, Target: target,
+		Type: m.Type, Source: source, Options: slices.Concat(o.super, p.mappedOptions(m.Type, o.data)), Attr: o.attr, Target: target,
 		Plain: isBelow(target, "/proc") || isBelow(target, "/sys") || isBelow(target, "/dev"), CopyUp: o.copyUp,
 		Else: p.instead(m.Type, target),
 	}})
@@ -212,8 +225,16 @@ func (o *mountOptions) other(word string) error {
 		o.bind, o.recursive = true, true
 	case "tmpcopyup", "copyup":
 		o.copyUp = true
-	case "defaults", "async", "nodirsync", "loud", "nomand", "nolazytime", "noiversion":
-	case "remount", "idmap", "ridmap":
+	case "remount":
+		o.remount = true
+	case "defaults", "loud", "silent":
+	case "async", "nodirsync", "nomand", "nolazytime", "noiversion":
+		// They take back what came before; the one of iversion is nothing.
+		o.super = slices.DeleteFunc(o.super, func(s string) bool { return "a"+s == word || "no"+s == word })
+	case "iversion": // fsconfig(2) has no word for it: file systems count where they can
+	case "sync", "dirsync", "mand", "lazytime":
+		o.super = append(o.super, word)
+	case "idmap", "ridmap":
 		return fmt.Errorf("option %q is not supported", word)
 	default:
 		o.data = append(o.data, word)

@@ -68,7 +68,7 @@ func bundle(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := os.ReadFile(busybox)
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(bin, "busybox"), b, 0o755))
-	for _, applet := range []string{"sh", "sleep", "true", "id", "cat", "echo", "mount", "ls", "kill"} {
+	for _, applet := range []string{"sh", "sleep", "true", "id", "cat", "echo", "mount", "ls", "kill", "stty", "readlink"} {
 		ts.Check(os.Symlink("busybox", filepath.Join(bin, applet)))
 	}
 	ts.Check(ts.Exec("gantry-oci", "spec", "--bundle", dir))

@@ -23,6 +23,7 @@ type apart struct {
 	listen     bool            // hand over its listener
 	death      uintptr         // signal, 0 for none
 	scheduler  *unix.SchedAttr // nil: inherited
+	keep       []move          // preserved descriptors
 	terminal   bool
 	report     [2]int // pipe: what failed, or nothing when the execve succeeds
 	pidfd      int32
@@ -33,6 +34,9 @@ type apart struct {
 	open, shut uint64 // signal masks: the former one, and all
 }
 
+// move is a descriptor and the number it gets.
+type move struct{ from, to uintptr }
+
 // failure is what goes over the pipe.
 type failure struct{ stage, errno uint32 }
 
@@ -42,16 +46,16 @@ const (
 	takeControl
 	askDeath
 	schedule
+	passFiles
 	loadFilter
 	handListener
-	passFiles
 	executing
 )
 
 func stageName(stage uint32) string {
 	return [executing]string{
-		"make session", "make controlling terminal", "set death signal", "set scheduler", "load seccomp filter",
-		"hand over the listener of the seccomp filter", "pass files",
+		"make session", "make controlling terminal", "set death signal", "set scheduler", "preserve descriptors",
+		"load seccomp filter", "hand over the listener of the seccomp filter",
 	}[stage]
 }
 
@@ -78,7 +82,10 @@ func (w *walk) execApart(path string, e *stage1.Exec) *stage1.StepError {
 }
 
 func (w *walk) apart(path string, e *stage1.Exec) (*apart, *stage1.StepError) {
-	a := &apart{terminal: e.Apart.Terminal, shut: ^uint64(0), parent: unix.PollFd{Fd: stage1.InitSync}}
+	a := &apart{
+		terminal: e.Apart.Terminal, shut: ^uint64(0),
+		parent: unix.PollFd{Fd: stage1.InitSync}, listener: listener{sync: stage1.InitSync},
+	}
 	var err error
 	if a.path, err = unix.BytePtrFromString(path); err == nil {
 		a.argv, err = syscall.SlicePtrFromStrings(e.Args)
@@ -88,6 +95,9 @@ func (w *walk) apart(path string, e *stage1.Exec) (*apart, *stage1.StepError) {
 	}
 	if err == nil {
 		err = unix.Pipe2(a.report[:], unix.O_CLOEXEC)
+	}
+	if err == nil {
+		err = w.keepIn(a)
 	}
 	if err != nil {
 		return nil, failed("make process", "", err)
@@ -107,6 +117,29 @@ func (w *walk) apart(path string, e *stage1.Exec) (*apart, *stage1.StepError) {
 		a.filter, a.flags, a.listen = prog, uintptr(e.Apart.Seccomp.Flags), e.Apart.Seccomp.Listen
 	}
 	return a, nil
+}
+
+// keepIn has the process place preserved descriptors as place does, where
+// the end of the pipe and the socket it reports on may not be in their way.
+func (w *walk) keepIn(a *apart) error {
+	for i, s := range w.plan.Sources {
+		if s.Kind != stage1.SourcePreserved {
+			break
+		}
+		a.keep = append(a.keep, move{uintptr(w.source(i)), uintptr(s.Number)})
+	}
+	if len(a.keep) == 0 {
+		return nil
+	}
+	up, err := unix.FcntlInt(uintptr(a.report[1]), unix.F_DUPFD_CLOEXEC, stage1.InitSources+len(w.plan.Sources))
+	if err != nil {
+		return err
+	}
+	_ = unix.Close(a.report[1])
+	a.report[1] = up
+	sync, err := unix.FcntlInt(stage1.InitSync, unix.F_DUPFD_CLOEXEC, stage1.InitSources+len(w.plan.Sources))
+	a.listener.sync = uintptr(sync)
+	return err
 }
 
 // outcome reads how the process fared.
@@ -207,6 +240,12 @@ func (a *apart) settle() unix.Errno {
 	}
 	a.open = 0 // see unblockSignals
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
+	a.failure.stage = passFiles
+	for i := range a.keep {
+		if _, _, errno := unix.RawSyscall(unix.SYS_DUP3, a.keep[i].from, a.keep[i].to, 0); errno != 0 {
+			return errno
+		}
+	}
 	a.failure.stage = loadFilter
 	if a.filter != nil {
 		fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, a.flags, uintptr(unsafe.Pointer(a.filter)))

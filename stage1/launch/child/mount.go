@@ -27,21 +27,46 @@ func newFS(fstype, source string, options []string, attr uint64) (int, error) {
 			return -1, explain(ctx, err)
 		}
 	}
+	if err := configure(ctx, options); err != nil {
+		return -1, err
+	}
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, explain(ctx, err)
+	}
+	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, int(attr))
+}
+
+// configure gives a file system context its options.
+func configure(ctx int, options []string) error {
 	for _, option := range options {
 		key, value, valued := strings.Cut(option, "=")
+		err := error(nil)
 		if valued {
 			err = unix.FsconfigSetString(ctx, key, value)
 		} else {
 			err = unix.FsconfigSetFlag(ctx, key)
 		}
 		if err != nil {
-			return -1, explain(ctx, err)
+			return explain(ctx, err)
 		}
 	}
-	if err := unix.FsconfigCreate(ctx); err != nil {
-		return -1, explain(ctx, err)
+	return nil
+}
+
+// reconfigure gives the file system at fd other options.
+func reconfigure(fd int, options []string) error {
+	ctx, err := unix.Fspick(fd, "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	if err != nil {
+		return err
 	}
-	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, int(attr))
+	defer unix.Close(ctx)
+	if err := configure(ctx, options); err != nil {
+		return err
+	}
+	if err := unix.FsconfigReconfigure(ctx); err != nil {
+		return explain(ctx, err)
+	}
+	return nil
 }
 
 // explain adds what the kernel logged in the file system context.

@@ -278,7 +278,7 @@ func (w *walk) seccomp(s *stage1.Seccomp) *stage1.StepError {
 		return failed("load seccomp filter", "", errno)
 	}
 	if s.Listen {
-		l := &listener{}
+		l := &listener{sync: stage1.InitSync}
 		if errno := l.hand(fd); errno != 0 {
 			return failed("hand over the listener of the seccomp filter", "", errno)
 		}
@@ -288,6 +288,7 @@ func (w *walk) seccomp(s *stage1.Seccomp) *stage1.StepError {
 
 // listener is the end of a filter that is told of system calls.
 type listener struct {
+	sync   uintptr // socket to the parent
 	number uint32
 	answer [16]byte
 }
@@ -303,13 +304,13 @@ type listener struct {
 //go:norace
 func (l *listener) hand(fd uintptr) unix.Errno {
 	l.number = uint32(fd)
-	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, stage1.InitSync, uintptr(unsafe.Pointer(&l.number)), stage1.ListenerSize)
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, l.sync, uintptr(unsafe.Pointer(&l.number)), stage1.ListenerSize)
 	if errno != 0 {
 		return errno
 	}
 	n := uintptr(0)
 	for errno = unix.EINTR; errno == unix.EINTR; {
-		n, _, errno = unix.RawSyscall(unix.SYS_READ, stage1.InitSync, uintptr(unsafe.Pointer(&l.answer)), unsafe.Sizeof(l.answer))
+		n, _, errno = unix.RawSyscall(unix.SYS_READ, l.sync, uintptr(unsafe.Pointer(&l.answer)), unsafe.Sizeof(l.answer))
 	}
 	if errno == 0 && n == 0 {
 		return unix.ECONNRESET // the parent is gone, or gave up

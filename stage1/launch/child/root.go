@@ -3,6 +3,8 @@
 package child
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/internal/rootfs"
@@ -223,7 +225,16 @@ func (w *walk) remount(r *stage1.Remount) *stage1.StepError {
 		return failed("remount", r.Path, err)
 	}
 	defer unix.Close(fd)
-	return failed("remount", r.Path, setattr(fd, r.Attr))
+	if len(r.Options) > 0 {
+		if err := reconfigure(fd, r.Options); err != nil {
+			return failed("remount", r.Path, err)
+		}
+	}
+	err = setattr(fd, r.Attr)
+	if err == unix.EINVAL {
+		err = errors.New("there is no mount to change")
+	}
+	return failed("remount", r.Path, err)
 }
 
 // join enters namespaces of another process, or one donated.
