@@ -5,13 +5,11 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/catch"
 	"github.com/gantryrun/gantry/stage1/container"
 )
 
@@ -27,10 +25,12 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 		if err != nil {
 			return err
 		}
-		var signals chan os.Signal
+		var signals *catch.Signals
 		if !*detach {
-			signals = make(chan os.Signal, 64)
-			signal.Notify(signals) // before there is anybody to lose one
+			// Before there is anybody to lose one.
+			if signals, err = catch.Start(forwarded()); err != nil {
+				return err
+			}
 		}
 		q.Foreground = !*detach
 		ct, err := c.store().Create(context.Background(), q)
@@ -47,17 +47,16 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 			return nil
 		}
 		ct.Unlock() // others may kill and delete it meanwhile
-		go forward(ct, terminal, signals)
-		return finish(ct, *keep)
+		code, err := ct.Wait(signals, terminal)
+		if err != nil {
+			return err
+		}
+		return finish(ct, code, *keep)
 	}
 }
 
-// finish waits for the end of a container and ends as it did.
-func finish(ct *container.Container, keep bool) error {
-	code, err := ct.Wait()
-	if err != nil {
-		return err
-	}
+// finish deletes a container that has ended and ends as it did.
+func finish(ct *container.Container, code int, keep bool) error {
 	if !keep {
 		if err := ct.DeleteAgain(); err != nil {
 			return err
@@ -69,17 +68,15 @@ func finish(ct *container.Container, keep bool) error {
 	return nil
 }
 
-// forward passes signals on, but for those that are about ourselves.
-func forward(ct *container.Container, terminal *container.Terminal, signals <-chan os.Signal) {
-	for s := range signals {
-		sig, ok := s.(syscall.Signal)
-		if sig == unix.SIGWINCH && terminal != nil {
-			terminal.Resize() // its own job hears of it from the kernel
-			continue
-		}
-		if !ok || sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE {
-			continue
-		}
-		_ = ct.Kill(sig, false) // it may just have ended
+// forwarded are all signals but those that are about ourselves, and those a
+// fault of ours raises.
+func forwarded() catch.Set {
+	set := ^catch.Set(0)
+	for _, sig := range []unix.Signal{
+		unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGPROF,
+		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGSYS, 32, 33, 34,
+	} {
+		set &^= 1 << (sig - 1)
 	}
+	return set
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/catch"
 	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage1/launch"
@@ -436,23 +437,36 @@ func ParseSignal(s string) (unix.Signal, error) {
 	return 0, fmt.Errorf("signal %q is none", s)
 }
 
-// Wait waits for the end of the container's process, which must be a child of
-// the caller, and returns its status as shells do: 128 + n for signal n.
-func (c *Container) Wait() (int, error) {
-	var status unix.WaitStatus
-	for {
-		_, err := unix.Wait4(c.Pid, &status, 0, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+// Wait passes signals on to the container's process, which must be a child of
+// the caller, until it ends, and returns its status as shells do: 128 + n for
+// signal n. A terminal of ours hears of its new size instead.
+func (c *Container) Wait(signals *catch.Signals, terminal *Terminal) (int, error) {
+	pidfd, err := unix.PidfdOpen(c.Pid, 0)
+	if err != nil {
+		return 0, fmt.Errorf("wait for process %d: %w", c.Pid, err)
+	}
+	defer unix.Close(pidfd)
+	polls := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: int32(signals.FD()), Events: unix.POLLIN}}
+	for polls[0].Revents == 0 {
+		if _, err := unix.Poll(polls, -1); err != nil && err != unix.EINTR {
 			return 0, fmt.Errorf("wait for process %d: %w", c.Pid, err)
 		}
-		if status.Signaled() {
-			return 128 + int(status.Signal()), nil
+		for _, sig := range signals.Drain() {
+			if sig == unix.SIGWINCH && terminal != nil {
+				terminal.Resize() // its own job hears of it from the kernel
+				continue
+			}
+			_ = unix.PidfdSendSignal(pidfd, sig, nil, 0) // it may just have ended
 		}
-		return status.ExitStatus(), nil
 	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(c.Pid, &status, 0, nil); err != nil {
+		return 0, fmt.Errorf("wait for process %d: %w", c.Pid, err)
+	}
+	if status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
 }
 
 // Rootfs is the absolute path of the container's root on the host.

@@ -148,7 +148,10 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	var all, childs hold
 	defer all.Run()
 	defer childs.Run()
-	s := &Started{libexec: r.Libexec, signals: watch()}
+	s := &Started{libexec: r.Libexec}
+	if s.signals, err = watch(); err != nil {
+		return nil, err
+	}
 	all.Push(s.signals.giveBack)
 
 	target, err := all.file(openApp(r.Status))

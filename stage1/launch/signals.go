@@ -5,61 +5,45 @@ package launch
 import (
 	"errors"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/catch"
 )
 
 // signals carries signals over the clone and the in-place exec. Before the
 // clone they end the launch; those that come later are kept and given to the
 // supervisor.
 type signals struct {
-	seen  chan os.Signal
-	ready chan struct{}    // closed when signals are collected
-	kept  []syscall.Signal // taken from seen by pending
+	*catch.Signals
+	kept []syscall.Signal // taken from it by pending
 }
 
 // watch begins to collect signals. A signal the caller ignores (nohup) stays
 // ignored.
-//
-// It is done aside: os/signal asks a thread of its own for each signal, and
-// every answer would wake this one, which is locked, by way of a third.
-func watch() *signals {
-	s := &signals{ready: make(chan struct{})}
-	go func() {
-		s.notify()
-		close(s.ready)
-	}()
-	return s
-}
-
-func (s *signals) notify() {
-	s.seen = make(chan os.Signal, 64)
+func watch() (*signals, error) {
+	set := catch.Set(0)
 	for _, sig := range []syscall.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
 		unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGIO, unix.SIGPWR,
 	} {
-		s.want(sig)
+		set |= 1 << (sig - 1)
 	}
 	// Also what init systems use as stop signals: left to itself the Go runtime
 	// drops them.
 	for sig := syscall.Signal(firstRealTime); sig <= lastRealTime; sig++ {
-		s.want(sig)
+		set |= 1 << (sig - 1)
 	}
+	caught, err := catch.Start(set)
+	return &signals{Signals: caught}, err
 }
 
 // Real-time signals that neither the C library nor the Go runtime keeps.
 const firstRealTime, lastRealTime = 35, 64
-
-func (s *signals) want(sig syscall.Signal) {
-	if !signal.Ignored(sig) {
-		signal.Notify(s.seen, sig)
-	}
-}
 
 // interrupted tells whether a signal that ends a launch has come, and from
 // here on keeps what comes for the app.
@@ -79,32 +63,15 @@ func (s *signals) pending() bool {
 	return slices.ContainsFunc(s.kept, ends)
 }
 
-// drain returns what came and begins a new collection. Stop waits for signals
-// on their way to the channel, and is cheap while somebody else listens.
+// drain returns what came and begins a new collection.
 func (s *signals) drain() []syscall.Signal {
-	<-s.ready
-	before := s.seen
-	s.notify() // first, so that no signal finds nobody listening
-	signal.Stop(before)
-	came := s.kept
+	came := append(s.kept, s.Drain()...)
 	s.kept = nil
-	for {
-		select {
-		case sig := <-before:
-			if n, ok := sig.(syscall.Signal); ok {
-				came = append(came, n)
-			}
-		default:
-			return came
-		}
-	}
+	return came
 }
 
 // giveBack leaves signals to the caller's handlers again.
-func (s *signals) giveBack() {
-	<-s.ready
-	signal.Stop(s.seen)
-}
+func (s *signals) giveBack() { s.Stop() }
 
 // pend makes all signals received so far pending on this thread, which is
 // about to execve: pending signals and the mask survive it.

@@ -29,7 +29,10 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	var all, childs hold
 	defer all.Run()
 	defer childs.Run()
-	s := &Started{libexec: r.Libexec, signals: watch()}
+	s := &Started{libexec: r.Libexec}
+	if s.signals, err = watch(); err != nil {
+		return nil, err
+	}
 	all.Push(s.signals.giveBack)
 
 	b, group, err := prepare(ctx, &all, &r)
