@@ -94,6 +94,11 @@ func holder(dirs []string) string {
 // killSlowly kills process by process, frozen where the kernel can freeze the
 // group, so that none forks away meanwhile.
 func killSlowly(dir string) error {
+	// Nobody is born in a group that nobody is in, and freezing one makes the
+	// kernel patch itself.
+	if pids, err := Pids([]string{dir}); err != nil || len(pids) == 0 {
+		return err
+	}
 	thaw := freeze(dir)
 	defer thaw()
 	deadline := time.Now().Add(patience)

@@ -246,8 +246,9 @@ type Hook struct {
 // Hold says Created and waits, with no parent any more, until somebody sends
 // StartMessage to a listening SEQPACKET socket. What is sent up from then on
 // goes to that somebody. That the command exists is made sure of before.
+// Without a socket it is the parent who stays and says it.
 type Hold struct {
-	FD      int      `json:"fd"` // index into Sources
+	FD      int      `json:"fd"` // index into Sources; -1: the parent's own socket
 	Command string   `json:"command"`
 	Env     []string `json:"env,omitempty"`
 }

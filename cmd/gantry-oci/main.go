@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -26,14 +25,7 @@ import (
 // main one.
 func init() { runtime.LockOSThread() }
 
-// leisure lets the heap grow to several times what is used before it is
-// collected: the process is gone before that pays.
-const leisure = 400
-
-func main() {
-	debug.SetGCPercent(leisure)
-	os.Exit(run(os.Args[1:]))
-}
+func main() { os.Exit(run(os.Args[1:])) }
 
 // globals are the options before the command.
 type globals struct {

@@ -32,7 +32,7 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 				return err
 			}
 		}
-		q.Foreground = !*detach
+		q.Foreground, q.Attended = !*detach, true
 		ct, err := c.store().Create(context.Background(), q)
 		if err != nil {
 			return err
@@ -58,7 +58,7 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 // finish deletes a container that has ended and ends as it did.
 func finish(ct *container.Container, code int, keep bool) error {
 	if !keep {
-		if err := ct.DeleteAgain(); err != nil {
+		if err := ct.DeleteEnded(); err != nil {
 			return err
 		}
 	}

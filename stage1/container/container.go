@@ -22,7 +22,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/internal/jsonout"
 	"github.com/gantryrun/gantry/stage1/launch"
@@ -70,6 +69,9 @@ type Container struct {
 	dir  *os.File
 	Pty  *os.File // of one just created in the foreground: the master of its terminal
 	record
+
+	spec    *specs.Spec     // known when it was made or asked for
+	created *launch.Created // here and now, and Attended
 }
 
 func checkID(id string) error {
@@ -148,7 +150,7 @@ func flock(f *os.File, how int) error {
 // all there is to do with it is to delete it.
 func (c *Container) read() error {
 	b, err := os.ReadFile(filepath.Join(c.root.path(c.ID), stateFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 { // the power went
 		return nil
 	}
 	if err != nil {
@@ -168,12 +170,28 @@ func (c *Container) write() error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.OpenRoot(c.root.path(c.ID))
+	if err := replace(int(c.dir.Fd()), stateFile, b); err != nil {
+		return fmt.Errorf("write %s: %w", stateFile, err)
+	}
+	return nil
+}
+
+// replace replaces a file by rename. It is not synced: what it says is true for
+// this boot only. There is one writer, who has the lock.
+func replace(dir int, name string, b []byte) error {
+	temp := "." + name + ".new"
+	fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return atomicfile.Write(dir, stateFile, b, 0o600)
+	n, err := unix.Write(fd, b)
+	if err == nil && n < len(b) {
+		err = unix.ENOSPC
+	}
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
+		return err
+	}
+	return unix.Renameat(dir, temp, dir, name)
 }
 
 // Close closes the container; its lock goes with it.
@@ -184,6 +202,9 @@ func (c *Container) Unlock() { _ = flock(c.dir, unix.LOCK_UN) }
 
 // Spec reads the configuration the container was made from, as it was then.
 func (c *Container) Spec() (*specs.Spec, error) {
+	if c.spec != nil {
+		return c.spec, nil
+	}
 	b, err := os.ReadFile(filepath.Join(c.root.path(c.ID), configFile))
 	if err != nil {
 		return nil, err
@@ -192,6 +213,7 @@ func (c *Container) Spec() (*specs.Spec, error) {
 	if err := jsonin.Unmarshal(b, &s); err != nil {
 		return nil, fmt.Errorf("read %s: %w", configFile, err)
 	}
+	c.spec = &s
 	return &s, nil
 }
 

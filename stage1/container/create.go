@@ -36,6 +36,7 @@ type CreateOptions struct {
 	Preserve      int    // so many of our descriptors from 3 on are passed on
 	Listen        int    // so many of them are sockets of LISTEN_FDS
 	Keyring       bool   // the session keyring stays ours
+	Attended      bool   // the caller stays, and calls Begin on what it got
 	Notes         func(string)
 }
 
@@ -87,14 +88,17 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	if err := os.WriteFile(filepath.Join(r.path(o.ID), configFile), config, 0o600); err != nil {
 		return nil, err
 	}
-	hold, err := launch.Listen(r.path(o.ID))
-	if err != nil {
-		return nil, err
+	c.spec = spec
+	var hold *os.File
+	if !o.Attended {
+		if hold, err = launch.Listen(r.path(o.ID)); err != nil {
+			return nil, err
+		}
+		defer hold.Close()
 	}
-	defer hold.Close()
 	created, err := launch.Create(ctx, launch.Request{
 		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
-		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold,
+		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold, Attended: o.Attended,
 		CgroupPath: cgroupPath(spec), CgroupStrict: strict, Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
 		Hooks: &launch.Hooks{ID: o.ID, Runtime: func(pid int) error { return c.createRuntime(spec, pid) }},
 		Record: func(dirs []string) error {
@@ -112,7 +116,9 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		}
 	}
 	c.Pid, c.Start, c.Boot, c.Cgroups = created.Pid, created.Start, created.Boot, created.Cgroups
-	if err := c.write(); err != nil {
+	if o.Attended {
+		c.created = created // the record tells of the process when it runs
+	} else if err := c.write(); err != nil {
 		return nil, err
 	}
 	if err := sendPidfd(o.PidfdSocket, "standard", created.Pidfd); err != nil {
@@ -274,8 +280,15 @@ func (c *Container) Launch() error {
 	return err
 }
 
-// begin starts the process, whose filter may have an agent.
+// begin starts the process, whose filter may have an agent, where it waits: at
+// its socket, or at ours.
 func (c *Container) begin(agent *launch.Agent) error {
+	if c.created != nil {
+		if err := c.created.Begin(agent); err != nil {
+			return err
+		}
+		return c.write()
+	}
 	if agent == nil {
 		return launch.Begin(c.dir, nil, nil, 0)
 	}
@@ -345,6 +358,13 @@ func (c *Container) Delete(force bool) error {
 	}
 	if p != nil {
 		defer p.Close()
+	}
+	return c.remove(p)
+}
+
+// remove removes everything. The process is nil if it has ended.
+func (c *Container) remove(p *os.File) error {
+	if p != nil {
 		_ = unix.PidfdSendSignal(int(p.Fd()), unix.SIGKILL, nil, 0)
 	}
 	dirs := cgroups.Existing(c.Cgroups)
@@ -367,21 +387,21 @@ func (c *Container) Delete(force bool) error {
 	return nil
 }
 
-// DeleteAgain deletes a container that was unlocked since it was opened, if
-// nobody else has: its id may be another's by now.
-func (c *Container) DeleteAgain() error {
-	now, err := c.root.Open(c.ID)
+// DeleteEnded deletes a container that was unlocked since it was opened and
+// whose process was waited for, if nobody else has: its id may be another's by
+// now.
+func (c *Container) DeleteEnded() error {
+	err := flock(c.dir, unix.LOCK_EX)
+	if err == nil {
+		err = c.stillThere()
+	}
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer now.Close()
-	if now.Pid != c.Pid || now.Start != c.Start {
-		return nil
-	}
-	return now.Delete(true)
+	return c.remove(nil)
 }
 
 // patience bounds the wait for a killed process to end.

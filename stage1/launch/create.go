@@ -26,6 +26,7 @@ type Created struct {
 	Pty     *os.File // master of the app's terminal, nil if it has none
 	Cgroups []string // directories that exist
 
+	sync syncSocket // of one that is attended
 	back func()
 }
 
@@ -52,10 +53,14 @@ func Create(ctx context.Context, r Request) (_ *Created, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(sync.fd)
+	if r.Attended {
+		all.Push(func() { _ = unix.Close(sync.fd) })
+	} else {
+		defer unix.Close(sync.fd)
+	}
 	all.Push(func() { _ = pidfd.Close() })
 	childs.Run()
-	c := &Created{Pid: pid, Pidfd: pidfd, Cgroups: group.Dirs()}
+	c := &Created{Pid: pid, Pidfd: pidfd, Cgroups: group.Dirs(), sync: sync}
 	if err := c.identify(); err != nil {
 		return nil, err
 	}
@@ -121,6 +126,16 @@ func (r *received) collect(all *hold) error {
 // Release kills the app and takes everything back.
 func (c *Created) Release() { c.back() }
 
+// Begin starts an app that was created Attended, as Begin does others.
+func (c *Created) Begin(agent *Agent) error {
+	handover, err := agent.reach(c.Pidfd, c.Pid)
+	if err != nil {
+		return err
+	}
+	defer handover.close()
+	return c.sync.begin(handover)
+}
+
 // Listen makes the socket of a Hold, in a directory that only its owner may
 // enter.
 func Listen(dir string) (*os.File, error) { return listen(dir, stage1.StartFile, 0) }
@@ -153,11 +168,16 @@ func Begin(dir *os.File, agent *Agent, pidfd *os.File, pid int) error {
 		return fmt.Errorf("reach the app: %w", err)
 	}
 	defer unix.Close(fd)
-	if _, err := unix.SendmsgN(fd, []byte(stage1.StartMessage), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+	return syncSocket{fd}.begin(handover)
+}
+
+func (s syncSocket) begin(handover *handover) error {
+	if _, err := unix.SendmsgN(s.fd, []byte(stage1.StartMessage), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return fmt.Errorf("start the app: %w", err)
 	}
-	if _, err = (syncSocket{fd}).wait(nil, handover); err != nil && handover != nil {
-		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0) // it may wait for an answer
+	_, err := s.wait(nil, handover)
+	if err != nil && handover != nil {
+		_ = unix.PidfdSendSignal(int(handover.pidfd.Fd()), unix.SIGKILL, nil, 0) // it may wait for an answer
 	}
 	return err
 }

@@ -168,7 +168,10 @@ func (p *planner) process() error {
 	p.add(stage1.Step{Cwd: &stage1.Cwd{Path: path.Clean(proc.Cwd)}})
 	if p.o.Hold {
 		// Before a filter, which need not allow it.
-		fd := p.source(stage1.Source{Kind: stage1.SourceStart, For: "start"})
+		fd := -1
+		if !p.o.Attended {
+			fd = p.source(stage1.Source{Kind: stage1.SourceStart, For: "start"})
+		}
 		p.add(stage1.Step{Hold: &stage1.Hold{FD: fd, Command: proc.Args[0], Env: proc.Env}})
 	}
 	if err := p.privileges(proc); err != nil {

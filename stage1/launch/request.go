@@ -45,6 +45,7 @@ type Request struct {
 	Init        bool
 	Outlive     bool                         // no supervisor: the app does not die with its parent
 	Hold        *os.File                     `json:"-"` // listening socket that Begin reaches; for Create
+	Attended    bool                         // no such socket: whoever called Create stays, and calls Created.Begin
 	Hooks       *Hooks                       `json:"-"` // hooks of the bundle are run; nil: they are refused. For Create
 	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group
 	Record      func(cgroups []string) error `json:"-"` // told what may be made, before it is; nil with a PodDir
@@ -79,7 +80,8 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 		Terminal: r.Terminal,
 		Init:     r.Init,
 		Outlive:  r.Outlive,
-		Hold:     r.Hold != nil,
+		Hold:     r.Hold != nil || r.Attended,
+		Attended: r.Attended,
 		Preserve: r.Preserve,
 		Keyring:  r.Keyring,
 		Root: RootPlan{

@@ -11,11 +11,18 @@ import (
 // hold tells the parent that everything is made, and waits for a client of the
 // socket who says start. The client takes the place of the parent, which may
 // be gone: it hears of an error, or by the end of the stream of the execve.
+// Without such a socket the parent itself says it.
 func (w *walk) hold(h *stage1.Hold) *stage1.StepError {
 	if err := findable(h.Command, h.Env); err != nil {
 		return err
 	}
 	send(stage1.Message{Created: true}, -1)
+	if h.FD < 0 {
+		if !started(stage1.InitSync) {
+			return failed("wait for start", "", errParentGone)
+		}
+		return nil
+	}
 	for {
 		conn, _, err := unix.Accept4(w.source(h.FD), unix.SOCK_CLOEXEC)
 		if err == unix.EINTR || err == unix.ECONNABORTED {
