@@ -78,6 +78,17 @@ type Source struct {
 	Namespace string `json:"namespace,omitempty"` // of a namespace: its OCI name
 	Number    int    `json:"number,omitempty"`    // of a preserved one
 	For       string `json:"for,omitempty"`       // what the user calls it, for messages
+
+	Map *MountMap `json:"map,omitempty"` // of a mount: whose ids its files are shown with
+}
+
+// MountMap is the user namespace of an id-mapped mount: that at Path, or a new
+// one with these maps.
+type MountMap struct {
+	Path  string  `json:"path,omitempty"`
+	UIDs  []IDMap `json:"uids,omitempty"`
+	GIDs  []IDMap `json:"gids,omitempty"`
+	Below bool    `json:"below,omitempty"` // for what is mounted below as well
 }
 
 // Step is one action of gantry-init. Exactly one field is set.

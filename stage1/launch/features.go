@@ -36,7 +36,7 @@ func Features() *features.Features {
 			Selinux:         &features.Selinux{Enabled: no},
 			MemoryPolicy:    knownMemoryPolicy(),
 			IntelRdt:        &features.IntelRdt{Enabled: no, Schemata: no, Monitoring: no},
-			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: no}},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
 			NetDevices:      &features.NetDevices{Enabled: no},
 		},
 	}
@@ -106,8 +106,8 @@ func knownMountOptions() []string {
 		"nosuid", "nosymfollow", "relatime", "ro", "rw", "strictatime", "suid", "symfollow",
 	}
 	out := []string{
-		"async", "bind", "copyup", "defaults", "dirsync", "iversion", "lazytime", "loud", "mand", "nodirsync", "noiversion", "nolazytime", "nomand",
-		"private", "rbind", "rprivate", "rshared", "rslave", "runbindable", "shared", "silent", "slave", "sync", "remount", "tmpcopyup", "unbindable",
+		"async", "bind", "copyup", "defaults", "dirsync", "idmap", "iversion", "lazytime", "loud", "mand", "nodirsync", "noiversion", "nolazytime", "nomand",
+		"private", "rbind", "ridmap", "rprivate", "rshared", "rslave", "runbindable", "shared", "silent", "slave", "sync", "remount", "tmpcopyup", "unbindable",
 	}
 	for _, word := range attributes {
 		out = append(out, word, "r"+word)

@@ -16,13 +16,14 @@ import (
 
 // mountOptions is what the option words of one mount come to.
 type mountOptions struct {
-	attr      stage1.Attr
-	bind      bool
-	recursive bool
-	copyUp    bool
-	remount   bool
-	super     []string // flags of the superblock that every file system knows
-	data      []string // for the file system
+	attr              stage1.Attr
+	bind              bool
+	recursive         bool
+	copyUp            bool
+	remount           bool
+	super             []string // flags of the superblock that every file system knows
+	idMap, idMapBelow bool
+	data              []string // for the file system
 }
 
 func (p *planner) mounts() error {
@@ -52,10 +53,11 @@ func (p *planner) mount(m specs.Mount) error {
 	if target == "/" {
 		return fmt.Errorf("nothing can be mounted on /")
 	}
-	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		return fmt.Errorf("id-mapped mounts are not supported")
-	}
 	o, err := parseMountOptions(m.Options)
+	if err != nil {
+		return err
+	}
+	ids, err := p.idMap(m, o)
 	if err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func (p *planner) mount(m specs.Mount) error {
 	case onProc && !slices.Contains(procFiles(), target):
 		return fmt.Errorf("%s cannot be mounted over", target)
 	case o.bind || m.Type == "bind":
-		p.bind(m, target, o, onProc)
+		p.bind(m, target, o, onProc, ids)
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		p.cgroup(target, o)
 	case m.Type == "":
@@ -89,8 +91,8 @@ func procFiles() []string {
 	}
 }
 
-func (p *planner) bind(m specs.Mount, target string, o mountOptions, onProc bool) {
-	fd := p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.absolute(m.Source), Recursive: o.recursive, For: target})
+func (p *planner) bind(m specs.Mount, target string, o mountOptions, onProc bool, ids *stage1.MountMap) {
+	fd := p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.absolute(m.Source), Recursive: o.recursive, For: target, Map: ids})
 	if o.attr.Propagation == 0 {
 		// Without this the clone would stay the host mount's peer.
 		o.attr.Propagation, o.attr.PropagateBelow = unix.MS_PRIVATE, true
@@ -235,8 +237,11 @@ func (o *mountOptions) other(word string) error {
 	case "sync", "dirsync", "mand", "lazytime":
 		o.super = append(o.super, word)
 	case "idmap", "ridmap":
-		return fmt.Errorf("option %q is not supported", word)
+		o.idMap, o.idMapBelow = true, word == "ridmap"
 	default:
+		if strings.HasPrefix(word, "idmap=") || strings.HasPrefix(word, "ridmap=") {
+			return fmt.Errorf("option %q is not supported: mappings have fields of their own, uidMappings and gidMappings", word)
+		}
 		o.data = append(o.data, word)
 	}
 	return nil

@@ -109,6 +109,17 @@ func TestPlans(t *testing.T) {
 			add(s, specs.NetworkNamespace, "/run/netns/x")
 			s.Mounts = []specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}}}
 		}},
+		{"idmapped", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
+			mapAll(s)
+			add(s, specs.UserNamespace, "")
+			one := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 5, Size: 1}}
+			s.Mounts = []specs.Mount{
+				{Destination: "/containers", Type: "bind", Source: "/a", Options: []string{"bind", "idmap"}},
+				{Destination: "/below", Type: "bind", Source: "/b", Options: []string{"rbind", "ridmap"}},
+				{Destination: "/own", Type: "bind", Source: "/c", Options: []string{"rbind"}, UIDMappings: one, GIDMappings: one},
+				{Destination: "/as-it-is", Type: "bind", Source: "/d", Options: []string{"bind"}},
+			}
+		}},
 		{"namespaces-joined", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
 			for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.UserNamespace, specs.TimeNamespace, specs.IPCNamespace} {
 				add(s, kind, "/ns/"+string(kind))
@@ -198,8 +209,11 @@ func add(s *specs.Spec, kind specs.LinuxNamespaceType, path string) {
 // What the kernel answers with EINVAL, or with nothing at all, is told by name
 // before anything is made.
 func TestNamespacesAreRefusedByFieldName(t *testing.T) {
-	userns := func(edit func(l *specs.Linux)) func(*specs.Spec) {
+	userns := func(edit func(l *specs.Linux), mounts ...specs.Mount) func(*specs.Spec) {
 		return func(s *specs.Spec) {
+			if len(mounts) > 0 {
+				s.Mounts = mounts
+			}
 			mapAll(s)
 			add(s, specs.UserNamespace, "")
 			edit(s.Linux)
@@ -243,6 +257,19 @@ func TestNamespacesAreRefusedByFieldName(t *testing.T) {
 			userns(func(*specs.Linux) {})(s)
 			s.Process.User.AdditionalGids = []uint32{1, 70000}
 		},
+		"mounts[0] (/x): option idmap: there are neither mappings for it nor a user namespace": func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/x", Type: "bind", Source: "/", Options: []string{"bind", "idmap"}}}
+		},
+		"mounts[0] (/x): only a bind mount can be id-mapped": userns(func(*specs.Linux) {}, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"ridmap"}}),
+		"mounts[0] (/x): gidMappings: are missing": userns(func(*specs.Linux) {}, specs.Mount{
+			Destination: "/x", Type: "bind", Source: "/", UIDMappings: many[:1],
+		}),
+		"mounts[0] (/x): gidMappings[0].size: is 0": userns(func(*specs.Linux) {}, specs.Mount{
+			Destination: "/x", Type: "bind", Source: "/", UIDMappings: many[:1], GIDMappings: []specs.LinuxIDMapping{{}},
+		}),
+		`mounts[0] (/x): option "idmap=uids=0-1-1" is not supported`: userns(func(*specs.Linux) {}, specs.Mount{
+			Destination: "/x", Type: "bind", Source: "/", Options: []string{"idmap=uids=0-1-1"},
+		}),
 		"mqueue cannot be mounted by a new user namespace": func(s *specs.Spec) {
 			userns(func(*specs.Linux) {})(s)
 			add(s, specs.IPCNamespace, "/ns/ipc")

@@ -37,6 +37,9 @@ func openSource(h *hold, s stage1.Source, given map[string]*os.File) (*os.File, 
 	switch s.Kind {
 	case stage1.SourceMount:
 		f, err := h.file(cloneMount(s.Path, s.Recursive))
+		if err == nil && s.Map != nil {
+			err = mapMount(h, f, s.Map)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open %s for %s: %w", s.Path, s.For, err)
 		}
