@@ -46,8 +46,8 @@ test-vm: ## the functional tests on a Debian 13 kernel, in an emulated machine
 check: ## formats, vet, linters, known vulnerabilities, unit tests
 	tests/run.sh check unit
 
-bench: ## gantry beside crun, runc and podman: tables and JSON in bench/out
-	tests/bench/run.sh
+bench: ## gantry beside crun, runc and podman: tables and JSON in bench/out, figures of docs/performance.md
+	tests/bench/run.sh --docs docs/performance.md
 
 conformance: ## the validation suite of runtime-tools on gantry-oci, runc and crun: docs/conformance.md
 	tests/conformance/run.sh

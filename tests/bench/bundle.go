@@ -32,22 +32,9 @@ func (b *bench) bundles() error {
 	if out, err := b.output("umoci", "unpack", "--image", strings.TrimPrefix(b.box(), "oci:"), rootfs); err != nil {
 		return fmt.Errorf("umoci unpack: %w: %s", err, out)
 	}
-	least := &specs.Spec{
-		Version: "1.0.2",
-		Process: &specs.Process{Cwd: "/", Env: []string{"PATH=/bin"}},
-		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}},
-		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace},
-			{Type: specs.MountNamespace},
-			{Type: specs.IPCNamespace},
-			{Type: specs.UTSNamespace},
-			{Type: specs.CgroupNamespace},
-		}},
-		Root: &specs.Root{},
-	}
 	ours, fullErr := b.full()
 	for _, program := range []string{"crun", "runc"} {
-		err := errors.Join(fullErr, b.writeBundle(program, trivial, least))
+		err := errors.Join(fullErr, b.writeBundle(program, trivial, least()))
 		if fullErr == nil {
 			err = errors.Join(err, b.writeBundle(program, full, ours))
 		}
@@ -64,6 +51,23 @@ func (b *bench) bundles() error {
 		}
 	}
 	return nil
+}
+
+// least is the least a container can be.
+func least() *specs.Spec {
+	return &specs.Spec{
+		Version: "1.0.2",
+		Process: &specs.Process{Cwd: "/", Env: []string{"PATH=/bin"}},
+		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}},
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
+			{Type: specs.PIDNamespace},
+			{Type: specs.MountNamespace},
+			{Type: specs.IPCNamespace},
+			{Type: specs.UTSNamespace},
+			{Type: specs.CgroupNamespace},
+		}},
+		Root: &specs.Root{},
+	}
 }
 
 // writeBundle gives a configuration the common root and app.

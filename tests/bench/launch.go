@@ -37,12 +37,12 @@ func (b *bench) launches() error {
 		if bundle == bareNet {
 			r.Ours, ours = runOwn, own
 		}
-		b.compare(r, b.pairs, ours, b.oci(program, bundle))
+		b.compare(r, b.pairs, ours, b.peer(program, bundle))
 	}
 	launch("crun", trivial, "≤ 2")
 	launch("crun", bare, "≤ 2")
 	b.add(row{Name: "launch, verified, each in a loop of its own", Ours: runHost, Theirs: "crun run, " + trivial},
-		b.pairs, loops, host, b.oci("crun", trivial))
+		b.pairs, loops, host, b.peer("crun", trivial))
 	launch("crun", bareNet, "")
 	launch("crun", full, "")
 	launch("runc", trivial, "")
@@ -50,14 +50,14 @@ func (b *bench) launches() error {
 	launch("runc", bareNet, "")
 	launch("runc", full, "")
 	b.compare(row{Name: "launch, prepared before", Ours: "gantry run-prepared", Theirs: "crun run, " + bare, Budget: "≤ 1.2"},
-		b.pairs, b.prepared, b.oci("crun", bare))
+		b.pairs, b.prepared, b.peer("crun", bare))
 	burst := func(one func() (time.Duration, error)) func() (time.Duration, error) {
 		return func() (time.Duration, error) { return together(b.burst, one) }
 	}
 	b.compare(row{
 		Name: fmt.Sprintf("%d launches, %d at a time", b.burst, atOnce), Ours: runHost,
 		Theirs: "crun run, " + bare,
-	}, max(2, b.pairs/10), burst(host), burst(b.oci("crun", bare)))
+	}, max(2, b.pairs/10), burst(host), burst(b.peer("crun", bare)))
 	b.podmanLaunch(runHost, host)
 	return nil
 }
@@ -71,8 +71,8 @@ func (b *bench) prepared() (time.Duration, error) {
 	return b.gantry("run-prepared", uuid)
 }
 
-// oci launches a bundle with an OCI runtime.
-func (b *bench) oci(program, bundle string) func() (time.Duration, error) {
+// peer launches a bundle of its own with an OCI runtime.
+func (b *bench) peer(program, bundle string) func() (time.Duration, error) {
 	dir, state := filepath.Join(b.work, program+" "+bundle), filepath.Join(b.work, "state-"+program)
 	return func() (time.Duration, error) {
 		if _, err := os.Stat(dir); err != nil {

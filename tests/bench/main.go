@@ -26,6 +26,7 @@ import (
 type bench struct {
 	bin, work, out string
 	only           string
+	docs           string // page whose figures are replaced; empty: none
 	pairs          int
 	slow           int // pairs of what takes seconds
 	pods           int
@@ -35,6 +36,7 @@ type bench struct {
 	Host     string            `json:"host"`
 	Versions map[string]string `json:"versions"`
 	Rows     []row             `json:"rows"`
+	Counts   []count           `json:"counts"`
 	Sizes    []size            `json:"executables"`
 	Memory   []figure          `json:"memory"`
 	Left     []string          `json:"not_measured"`
@@ -60,8 +62,9 @@ func main() {
 	flag.IntVar(&b.pairs, "pairs", 40, "pairs of launches")
 	flag.IntVar(&b.slow, "slow-pairs", 3, "pairs of fetches")
 	flag.IntVar(&b.pods, "pods", 100, "pods that share an image")
-	flag.IntVar(&b.burst, "burst", 40, "launches of a burst")
-	flag.StringVar(&b.only, "only", "launches,fetches,executables,memory", "what to measure")
+	flag.IntVar(&b.burst, "burst", 200, "launches of a burst")
+	flag.StringVar(&b.only, "only", "oci,launches,fetches,executables,memory", "what to measure")
+	flag.StringVar(&b.docs, "docs", "", "page whose figures, between two comments, are replaced at the end")
 	flag.Parse()
 	if err := b.run(); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -86,7 +89,7 @@ func (b *bench) run() error {
 	for _, step := range []struct {
 		name string
 		do   func() error
-	}{{"launches", b.launches}, {"fetches", b.fetches}, {"executables", b.executables}, {"memory", b.memory}} {
+	}{{"oci", b.oci}, {"launches", b.launches}, {"fetches", b.fetches}, {"executables", b.executables}, {"memory", b.memory}} {
 		if !slices.Contains(strings.Split(b.only, ","), step.name) {
 			continue
 		}
@@ -98,7 +101,27 @@ func (b *bench) run() error {
 	}
 	fmt.Print(b.foot())
 	fmt.Fprintf(os.Stderr, "bench: kept in %s, every sample in bench.json\n", b.out)
-	return nil
+	return b.document()
+}
+
+// The figures of a page stand between these.
+const figuresFrom, figuresTo = "<!-- figures: written by make bench -->\n", "<!-- end of figures -->\n"
+
+// document replaces the figures of a page.
+func (b *bench) document() error {
+	if b.docs == "" {
+		return nil
+	}
+	page, err := os.ReadFile(b.docs)
+	if err != nil {
+		return err
+	}
+	before, rest, from := strings.Cut(string(page), figuresFrom)
+	_, after, to := strings.Cut(rest, figuresTo)
+	if !from || !to {
+		return fmt.Errorf("%s has no place for figures", b.docs)
+	}
+	return os.WriteFile(b.docs, []byte(before+figuresFrom+"\n"+b.markdown()+"\n"+figuresTo+after), 0o644)
 }
 
 // remove leaves nothing; podman mounts its storage on itself.
@@ -289,5 +312,5 @@ func (b *bench) markdown() string {
 	for _, r := range b.Rows {
 		s.WriteString(r.markdown())
 	}
-	return s.String() + b.sizesTable() + b.memoryTable() + b.foot()
+	return s.String() + b.countsTable() + b.sizesTable() + b.memoryTable() + b.foot()
 }

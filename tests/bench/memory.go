@@ -14,7 +14,7 @@ import (
 )
 
 func (b *bench) executables() error {
-	for _, name := range []string{"gantry", "gantry-init", "gantry-stage1", "gantry-fetch", "gantry-seccomp"} {
+	for _, name := range []string{"gantry", "gantry-oci", "gantry-init", "gantry-stage1", "gantry-fetch", "gantry-seccomp"} {
 		path := filepath.Join(b.bin, name)
 		fi, err := os.Stat(path)
 		if err != nil {
@@ -22,8 +22,11 @@ func (b *bench) executables() error {
 			continue
 		}
 		var args []string
-		if name == "gantry" {
+		switch name {
+		case "gantry":
 			args = []string{"version"}
+		case "gantry-oci":
+			args = []string{"--version"}
 		}
 		var times []float64
 		for range b.pairs {

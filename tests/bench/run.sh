@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=../setup/apt.sh
 . tests/setup/apt.sh
-apt_need crun runc podman skopeo umoci busybox-static || echo "bench: some peers could not be installed: their rows will say so" >&2
+apt_need crun runc podman skopeo umoci busybox-static strace linux-perf || echo "bench: some peers could not be installed: their rows will say so" >&2
 make -s build test-programs
 CGO_ENABLED=0 go build -o bin/tests/bench ./tests/bench
 export TMPDIR=${TMPDIR:-/var/tmp}
