@@ -76,6 +76,7 @@ type Source struct {
 	Path      string `json:"path,omitempty"`
 	Recursive bool   `json:"recursive,omitempty"` // of a mount: with what is mounted below
 	Namespace string `json:"namespace,omitempty"` // of a namespace: its OCI name
+	Changed   string `json:"changed,omitempty"`   // of a namespace: the field that changes it, so that it must not be our own
 	Number    int    `json:"number,omitempty"`    // of a preserved one
 	For       string `json:"for,omitempty"`       // what the user calls it, for messages
 

@@ -144,7 +144,7 @@ func (o *execFlags) change(p specs.Process, args []string) (*specs.Process, erro
 }
 
 func (o *execFlags) changeUser(u *specs.User) error {
-	if o.user != "" {
+	if o.set("user") { // also an empty one, which is nobody's name (CVE-2026-30892)
 		uid, gid, both := strings.Cut(o.user, ":")
 		n, err := strconv.ParseUint(uid, 10, 32)
 		if err != nil {

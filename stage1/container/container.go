@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -88,6 +89,25 @@ func checkID(id string) error {
 	return nil
 }
 
+// ours refuses a directory that others may write: what lies in it says which
+// groups are killed, and which hooks are run.
+func (r Root) ours() error {
+	fi, err := os.Stat(r.Dir)
+	if err != nil {
+		return err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	switch {
+	case !fi.IsDir():
+		return fmt.Errorf("--root %s: is not a directory", r.Dir)
+	case !ok || st.Uid != uint32(os.Geteuid()) && st.Uid != 0:
+		return fmt.Errorf("--root %s: belongs to user %d, who could change what containers do; use a directory of your own", r.Dir, st.Uid)
+	case fi.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("--root %s: others may write to it, mode %04o; use another, or chmod go-w", r.Dir, fi.Mode().Perm())
+	}
+	return nil
+}
+
 func (r Root) path(id string) string { return filepath.Join(r.Dir, id) }
 
 // Open opens a container, locked against other commands that change it.
@@ -98,6 +118,9 @@ func (r Root) Look(id string) (*Container, error) { return r.open(id, 0) }
 
 func (r Root) open(id string, lock int) (*Container, error) {
 	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if err := r.ours(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	dir, err := os.Open(r.path(id))
@@ -279,10 +302,14 @@ func (c *Container) State() (specs.State, error) {
 
 // List opens all containers that can be read, by their ids.
 func (r Root) List() ([]*Container, error) {
-	entries, err := os.ReadDir(r.Dir)
+	err := r.ours()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(r.Dir)
 	if err != nil {
 		return nil, err
 	}

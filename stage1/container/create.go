@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -144,6 +145,9 @@ func (r Root) take(id string, u *undo.Stack) (*Container, error) {
 	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := r.ours(); err != nil {
+		return nil, err
+	}
 	err := os.Mkdir(r.path(id), 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("container %q: %w", id, ErrExists)
@@ -151,13 +155,38 @@ func (r Root) take(id string, u *undo.Stack) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := r.claim(id)
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", id, err)
+	}
+	u.Push(func() { _ = c.dir.Close() })
 	u.Push(func() { _ = os.RemoveAll(r.path(id)) })
+	return c, nil
+}
+
+// claim locks a directory that was just made. Until it is locked a delete may
+// remove it, and another create make its own under the name: that one is left
+// alone.
+func (r Root) claim(id string) (*Container, error) {
 	dir, err := os.Open(r.path(id))
 	if err != nil {
 		return nil, err
 	}
-	u.Push(func() { _ = dir.Close() })
-	return &Container{ID: id, root: r, dir: dir}, flock(dir, unix.LOCK_EX)
+	c := &Container{ID: id, root: r, dir: dir}
+	if err = flock(dir, unix.LOCK_EX); err == nil {
+		err = c.stillThere()
+	}
+	if err == nil {
+		var names []string
+		if names, err = dir.Readdirnames(1); errors.Is(err, io.EOF) {
+			return c, nil
+		}
+		if len(names) > 0 {
+			err = ErrExists
+		}
+	}
+	_ = dir.Close()
+	return nil, err
 }
 
 func loadBundle(bundle string) ([]byte, *specs.Spec, error) {
@@ -228,6 +257,11 @@ func sendFile(socket, text string, f *os.File) error {
 		return err
 	}
 	defer unix.Close(fd)
+	// Who listens and accepts nobody does not keep us.
+	bound := unix.NsecToTimeval(patience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &bound); err != nil {
+		return err
+	}
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
 		return err
 	}
@@ -330,8 +364,36 @@ func (c *Container) killAll(sig unix.Signal) error {
 	if err != nil {
 		return err
 	}
+	return signalAll(sig, pids, func() ([]int, error) { return cgroups.Pids(dirs) })
+}
+
+// signalAll signals processes that are in a group. A number that was read may
+// be another's already: what is signalled was opened before it was found in the
+// group once more.
+func signalAll(sig unix.Signal, pids []int, again func() ([]int, error)) error {
+	opened := map[int]int{}
+	defer func() {
+		for _, fd := range opened {
+			_ = unix.Close(fd)
+		}
+	}()
 	for _, pid := range pids {
-		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			opened[pid] = fd
+		} else if err != unix.ESRCH {
+			return fmt.Errorf("open process %d: %w", pid, err)
+		}
+	}
+	still, err := again()
+	if err != nil {
+		return err
+	}
+	for _, pid := range still {
+		fd, ok := opened[pid]
+		if !ok {
+			continue // born since
+		}
+		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && err != unix.ESRCH {
 			return fmt.Errorf("signal process %d: %w", pid, err)
 		}
 	}

@@ -125,13 +125,15 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 // cgroup mounts what the host has: the unified hierarchy, or each of the old
 // ones below a tmpfs. Without a cgroup namespace the mount would show, and
 // let write, the whole host (CVE-2023-25809): then it is read-only, unless
-// those of version 1 show the group of the container alone.
+// those of version 1 show the group of the container alone. Without a path they
+// do not: the container has a group of its own only where it has a limit, and
+// is beside us in all others, with a release_agent in reach (CVE-2022-0492).
 func (p *planner) cgroup(target string, o mountOptions) {
 	attr := o.attr
 	attr.Clear = 0
-	owned := owns(p.spec, specs.CgroupNamespace)
+	owned := p.makes(specs.CgroupNamespace)
 	v1 := len(p.o.Cgroups.V1) > 0
-	if !owned && !(v1 && p.canPass() && p.linux.CgroupsPath != "") {
+	if v1 && p.linux.CgroupsPath == "" || !owned && !(v1 && p.canPass()) {
 		attr.Set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if !v1 {

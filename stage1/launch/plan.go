@@ -125,7 +125,11 @@ func (p *planner) namespace(field string, ns specs.LinuxNamespace) error {
 		p.clone(ns.Type, kind)
 		return nil
 	}
-	fd := p.source(stage1.Source{Kind: stage1.SourceNamespace, Namespace: string(ns.Type), Path: ns.Path, For: field})
+	changed := ""
+	if ns.Path != "" {
+		changed = changes(p.spec, ns.Type)
+	}
+	fd := p.source(stage1.Source{Kind: stage1.SourceNamespace, Namespace: string(ns.Type), Path: ns.Path, For: field, Changed: changed})
 	join := stage1.Join{FD: fd, Kinds: kind}
 	if kind&aloneKinds != 0 {
 		// The clocks first: from inside the user namespace they may be out of reach.

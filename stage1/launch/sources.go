@@ -90,12 +90,47 @@ func openNamespace(s stage1.Source) (*os.File, error) {
 		_ = f.Close()
 		return nil, err
 	}
+	if err := notOurs(s, f); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
 	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
 	if err != nil || uint64(kind) != want {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s is not a %s namespace", s.Path, s.Namespace)
 	}
 	return f, nil
+}
+
+// notOurs refuses a namespace that the bundle changes and that is the one we are
+// in: by its path, that one is not the container's own (CVE-2022-0532).
+func notOurs(s stage1.Source, f *os.File) error {
+	if s.Changed == "" {
+		return nil
+	}
+	ours, err := os.Stat("/proc/thread-self/ns/" + namespaceFile(s.Namespace))
+	if err != nil {
+		return err
+	}
+	found, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if os.SameFile(ours, found) {
+		return fmt.Errorf("%s is the host's %s namespace, which %s would change", s.Path, s.Namespace, s.Changed)
+	}
+	return nil
+}
+
+// namespaceFile is the name of a kind of namespace in /proc/PID/ns.
+func namespaceFile(kind string) string {
+	switch specs.LinuxNamespaceType(kind) {
+	case specs.NetworkNamespace:
+		return "net"
+	case specs.MountNamespace:
+		return "mnt"
+	}
+	return kind
 }
 
 // openInit opens gantry-init on a read-only detached clone of its mount, so

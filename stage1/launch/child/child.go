@@ -26,6 +26,7 @@ type walk struct {
 	root   int        // the new root, O_PATH or a mount; -1 before the Root step
 	null   int        // mount of the host's /dev/null that the first mask attached; -1 before
 	empty  int        // the same of an empty read-only tmpfs, for directories
+	kept   []kept     // mounts of procfs and sysfs in the root
 	proc   *procfs.FS // opened when first needed
 	alone  bool       // descriptors are let go
 }

@@ -119,7 +119,10 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 		if m.Type == "sysfs" {
 			attr.SetBelow |= unix.MOUNT_ATTR_RDONLY
 		}
-		return w.bind(&stage1.Bind{FD: m.Else - 1, Target: m.Target, Attr: attr, OnProc: m.Type == "proc"})
+		if serr := w.bind(&stage1.Bind{FD: m.Else - 1, Target: m.Target, Attr: attr, OnProc: m.Type == "proc"}); serr != nil {
+			return serr
+		}
+		return failed("mount "+m.Type, m.Target, w.keep(m, w.source(m.Else-1)))
 	}
 	if err != nil {
 		if m.Optional {
@@ -144,7 +147,42 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 			return failed("copy image content", m.Target, err)
 		}
 	}
-	return failed("mount "+m.Type, m.Target, unix.MoveMount(fd, "", target, "", fdToFd))
+	if err := unix.MoveMount(fd, "", target, "", fdToFd); err != nil {
+		return failed("mount "+m.Type, m.Target, err)
+	}
+	return failed("mount "+m.Type, m.Target, w.keep(m, fd))
+}
+
+// kept is a file system of the kernel's that was mounted here.
+type kept struct {
+	target string
+	fd     int
+}
+
+// keep keeps a duplicate of a mount of procfs or sysfs.
+func (w *walk) keep(m *stage1.Mount, fd int) error {
+	if m.Type != "proc" && m.Type != "sysfs" {
+		return nil
+	}
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		w.kept = append(w.kept, kept{m.Target, fd})
+	}
+	return err
+}
+
+// open finds what a path of the bundle names. What lies on procfs or sysfs is
+// looked up from that mount: a directory of the root that is exchanged for a
+// link meanwhile cannot have something else be hidden or made read-only
+// (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
+func (w *walk) open(path string) (int, error) {
+	for i := len(w.kept) - 1; i >= 0; i-- {
+		k := w.kept[i]
+		if rest, ok := strings.CutPrefix(path, strings.TrimSuffix(k.target, "/")+"/"); ok {
+			return rootfs.OpenAt(k.fd, rest, unix.O_PATH, 0)
+		}
+	}
+	return rootfs.OpenAt(w.root, path, unix.O_PATH, 0)
 }
 
 // hasMode tells whether options say what the mode of the root directory is.
@@ -234,7 +272,7 @@ func (w *walk) bindPoint(b *stage1.Bind, dir bool) (int, error) {
 
 // readOnly puts a read-only clone of a path over it.
 func (w *walk) readOnly(s *stage1.ReadOnly) *stage1.StepError {
-	target, err := rootfs.OpenAt(w.root, s.Path, unix.O_PATH, 0)
+	target, err := w.open(s.Path)
 	if absent(err) {
 		return nil
 	}
@@ -256,7 +294,7 @@ func (w *walk) readOnly(s *stage1.ReadOnly) *stage1.StepError {
 // mask puts nothing over a path: an empty directory over a directory,
 // /dev/null over anything else.
 func (w *walk) mask(s *stage1.Mask) *stage1.StepError {
-	target, err := rootfs.OpenAt(w.root, s.Path, unix.O_PATH, 0)
+	target, err := w.open(s.Path)
 	if absent(err) {
 		return nil
 	}
