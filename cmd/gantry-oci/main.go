@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/gantryrun/gantry/internal/quiet"
 	"github.com/gantryrun/gantry/internal/version"
 	"github.com/gantryrun/gantry/stage1/container"
 )
@@ -25,7 +26,10 @@ import (
 // main one.
 func init() { runtime.LockOSThread() }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	quiet.Monitor()
+	os.Exit(run(os.Args[1:]))
+}
 
 // globals are the options before the command.
 type globals struct {
