@@ -64,7 +64,7 @@ type TimeOffset struct {
 const (
 	SourceTree      = "tree"      // the root's detached tree mount, from the caller
 	SourceMount     = "mount"     // detached clone of the mount at Path
-	SourceNamespace = "namespace" // namespace to join: at Path, or made anew when Path is empty
+	SourceNamespace = "namespace" // namespace to join, at Path
 	SourcePidfd     = "pidfd"     // the process whose namespaces are joined
 	SourceStart     = "start"     // listening socket a Hold is ended through, from the caller
 	SourcePreserved = "preserved" // the caller's descriptor Number, which the app has under that number; before all others

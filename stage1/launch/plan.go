@@ -116,12 +116,11 @@ func (p *planner) namespace(field string, ns specs.LinuxNamespace) error {
 	case ns.Type == specs.TimeNamespace && ns.Path == "":
 		p.timens()
 		return nil
-	case ns.Type == specs.NetworkNamespace && ns.Path == "" && p.plan.Userns:
-		// It has to belong to the user namespace, so the parent cannot make it.
+	case ns.Type == specs.NetworkNamespace && ns.Path == "":
 		p.clone(ns.Type, kind)
 		p.add(stage1.Step{Loopback: &stage1.Loopback{}})
 		return nil
-	case ns.Path == "" && ns.Type != specs.NetworkNamespace:
+	case ns.Path == "":
 		p.clone(ns.Type, kind)
 		return nil
 	}
