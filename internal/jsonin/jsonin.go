@@ -6,15 +6,16 @@
 // that is a hundred structs, and costs a launch most of a millisecond. This
 // looks only at what the document has.
 //
-// What is rare (floats, byte slices, interfaces, embedded structs, names in
-// another case, repeated names) and whatever is wrong is left to encoding/json,
+// What is rare (floats, interfaces, names in another case, repeated names) and whatever is wrong is left to encoding/json,
 // from the beginning: its errors are the errors.
 package jsonin
 
 import (
 	"encoding"
+	"encoding/base64"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -161,36 +162,34 @@ func (d *decoder) members(each func(name string) bool) bool {
 }
 
 func (d *decoder) structure(v reflect.Value, depth int) bool {
-	var seen uint64
-	t := v.Type()
-	if t.NumField() > 64 {
-		return false
-	}
+	var seen []string
 	return d.members(func(name string) bool {
-		i, ok := field(t, name)
-		if !ok {
+		f, ok := field(v, name)
+		if !ok || slices.Contains(seen, name) {
 			return false
 		}
-		if i < 0 {
+		if !f.IsValid() {
 			return d.skip(depth + 1)
 		}
-		if seen&(1<<i) != 0 {
-			return false
-		}
-		seen |= 1 << i
-		return d.value(v.Field(i), depth+1)
+		seen = append(seen, name)
+		return d.value(f, depth+1)
 	})
 }
 
-// field finds the field of a name, -1 if there is none. It does not know when
-// the name is another's in another case.
-func field(t reflect.Type, name string) (index int, ok bool) {
-	alike := false
+// field finds the field of a name, the zero Value if there is none. It does
+// not know when the name is another's in another case.
+func field(v reflect.Value, name string) (found reflect.Value, ok bool) {
+	t := v.Type()
+	alike, embedded := false, 0
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
+		if f.Anonymous && tag == "" && f.Type.Kind() == reflect.Struct && f.IsExported() {
+			embedded++
+			continue
+		}
 		if f.Anonymous {
-			return -1, false // the rules of precedence are long
+			return found, false // the rules of precedence are long
 		}
 		if !f.IsExported() || tag == "-" {
 			continue
@@ -200,11 +199,31 @@ func field(t reflect.Type, name string) (index int, ok bool) {
 			known = f.Name
 		}
 		if known == name {
-			return i, !strings.Contains(options, "string")
+			return v.Field(i), !strings.Contains(options, "string")
 		}
 		alike = alike || strings.EqualFold(known, name)
 	}
-	return -1, !alike
+	if alike || embedded == 0 {
+		return found, !alike
+	}
+	return promoted(v, name)
+}
+
+// promoted finds the field in the one embedded struct that has it.
+func promoted(v reflect.Value, name string) (found reflect.Value, ok bool) {
+	for i := range v.NumField() {
+		if !v.Type().Field(i).Anonymous {
+			continue
+		}
+		f, ok := field(v.Field(i), name)
+		if !ok || f.IsValid() && found.IsValid() || decodesItself(v.Field(i)) {
+			return found, false
+		}
+		if f.IsValid() {
+			found = f
+		}
+	}
+	return found, true
 }
 
 func (d *decoder) mapping(v reflect.Value, depth int) bool {
@@ -247,7 +266,7 @@ func (d *decoder) elements(each func() bool) bool {
 func (d *decoder) slice(v reflect.Value, depth int) bool {
 	t := v.Type()
 	if t.Elem().Kind() == reflect.Uint8 {
-		return false // base64
+		return d.bytes(v)
 	}
 	v.Set(reflect.MakeSlice(t, 0, 0))
 	n := 0
@@ -259,6 +278,16 @@ func (d *decoder) slice(v reflect.Value, depth int) bool {
 		v.SetLen(n)
 		return d.value(v.Index(n-1), depth+1)
 	})
+}
+
+func (d *decoder) bytes(v reflect.Value) bool {
+	s, ok := d.str()
+	if !ok || v.Type().Elem().NumMethod() > 0 || reflect.PointerTo(v.Type().Elem()).NumMethod() > 0 {
+		return false
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	v.SetBytes(b)
+	return err == nil
 }
 
 // str reads a string.

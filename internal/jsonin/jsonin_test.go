@@ -29,11 +29,40 @@ type outer struct {
 	Any     any               `json:"any"`
 	One     inner             `json:"one"`
 	Many    []inner           `json:"many"`
-	Pointed *inner            `json:"pointed"`
+	Points  *inner            `json:"pointed"`
 	Words   map[string]string `json:"words"`
 	Deep    map[string][]*inner
 	When    time.Time `json:"when"`
 	Fixed   [2]int    `json:"fixed"`
+	Base
+	Other
+	*Pointed
+	named `json:"named"`
+}
+
+type Base struct {
+	Own  string `json:"own"`
+	U    int    `json:"u"` // hidden
+	Both int
+	Raw  json.RawMessage
+	B    []byte
+}
+
+type Other struct {
+	Both int // neither
+	More string
+}
+
+type (
+	Pointed struct{ Deep2 string }
+	named   struct{ Inside string }
+)
+
+// embedding has nothing that is left to encoding/json.
+type embedding struct {
+	U uint16 `json:"u"`
+	Base
+	Other
 }
 
 // documents are right and wrong in all the ways that are known.
@@ -51,6 +80,8 @@ var documents = []string{
 	`{"Plain":"ä€😀"}`, "{\"Plain\":\"\xff\"}", "{\"Plain\":\"\\n\xff\"}", "{\"Plain\":\"\n\"}", "{\"Plain\":\"\\t\n\"}", "{\"Plain\":\"\x7f\"}", `{"Plain":"`, `{"Plain":"\`,
 	`{"when":"2026-01-02T03:04:05.6+01:00"}`, `{"when":"yesterday"}`, `{"when":7}`,
 	`{"x":[1,-2,3.5,1e9,-0.1E-3,"s","\u0000",true,false,null,{"y":{}},[]]}`, `{"x":[01]}`, `{"x":1.}`, `{"x":.5}`, `{"x":-}`, `{"x":1e}`, `{"x":nul}`, `{"x":[}`, `{"x":{"a"}}`,
+	`{"own":"x","u":3}`, `{"Both":1}`, `{"OWN":"x"}`, `{"own":"x","own":"y"}`, `{"Raw":{"a": [1, 2]},"More":"m"}`, `{"B":"aGk="}`, `{"B":"aG\nk="}`, `{"B":"aGk"}`, `{"B":""}`, `{"B":null}`, `{"B":[1,2]}`,
+	`{"Deep2":"x"}`, `{"named":{"Inside":"x"}}`, `{"Inside":"x"}`, `{"Base":{"own":"x"}}`,
 	"\ufeff{}", "{\"\u212aey\":1}", `{"One":{"name":"K"}}`,
 }
 
@@ -71,6 +102,7 @@ func same[T any](t *testing.T, document string) {
 func TestReadsAsEncodingJSON(t *testing.T) {
 	for _, document := range documents {
 		same[outer](t, document)
+		same[embedding](t, document)
 		same[specs.Spec](t, document)
 	}
 }
@@ -119,6 +151,7 @@ func FuzzReadsAsEncodingJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, document string) {
 		same[outer](t, document)
+		same[embedding](t, document)
 		same[specs.Spec](t, document)
 	})
 }
