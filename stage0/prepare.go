@@ -19,6 +19,7 @@ import (
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
 	"github.com/gantryrun/gantry/internal/jsonout"
+	"github.com/gantryrun/gantry/internal/quiet"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/seccomp"
 	"github.com/gantryrun/gantry/signature"
@@ -100,6 +101,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	if err != nil {
 		return nil, err
 	}
+	quiet.Monitor()
 	if r.root, err = e.mountTree(ctx, v.Tree); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantryrun/gantry/internal/jsonin"
+	"github.com/gantryrun/gantry/internal/quiet"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -108,6 +109,7 @@ func checkLog(driver string) error {
 func (o LaunchOptions) detached() bool { return o.Detach || o.ReadyFD != 0 }
 
 func runPrepared(ctx context.Context, e Env, id string, o LaunchOptions) error {
+	quiet.Monitor()
 	var u undo.Stack
 	defer u.Run()
 	ready, err := reporter(o.ReadyFD)
