@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 . tests/setup/tools.sh
 
 tiers=("$@")
-((${#tiers[@]})) || tiers=(check unit script functional hostile interop readme vm)
+((${#tiers[@]})) || tiers=(check unit script functional hostile interop engines readme vm)
 
 export GOFLAGS=-mod=readonly GOTOOLCHAIN=local GOMAXPROCS=${GOMAXPROCS:-$(nproc)}
 export PATH=$cache/bin:$PATH
@@ -65,7 +65,7 @@ ended() {
 }
 
 # Packages whose tests are tiers of their own.
-own='/tests/(script|functional|hostile|interop|readme)$'
+own='/tests/(script|functional|hostile|interop|engines|readme)$'
 
 tier_check() {
 	tools_lint || { skip linters "the linters could not be built"; return; }
@@ -111,6 +111,11 @@ tier_interop() {
 	apt_need skopeo umoci || skip interop "skopeo and umoci could not be installed"
 	tools_interop || skip cosign "cosign could not be built"
 	go_test 15 ./tests/interop
+}
+
+tier_engines() {
+	tools_engines || skip engines "some packages could not be installed"
+	go_test 20 ./tests/engines
 }
 
 tier_readme() {

@@ -26,6 +26,21 @@ tools_interop() {
 	go_tool cosign github.com/sigstore/cosign/v3 v3.1.3 github.com/sigstore/cosign/v3/cmd/cosign
 }
 
+# tools_engines installs the engines of Debian, and builds the client of CRI into
+# the cache, which Debian does not have.
+tools_engines() {
+	apt_need podman containerd runc crun conmon catatonit fuse-overlayfs uidmap slirp4netns netavark \
+		containernetworking-plugins iptables iproute2 || return 1
+	local from
+	from=$(go -C tests/engines/crictl list -m -f '{{.Version}}' sigs.k8s.io/cri-tools)
+	if [ ! -x "$cache/crictl-$from/crictl" ]; then
+		echo "setup: building crictl $from, once (two minutes)"
+		GOFLAGS= CGO_ENABLED=0 go -C tests/engines/crictl build -trimpath -ldflags '-s -w' \
+			-o "$cache/crictl-$from/" sigs.k8s.io/cri-tools/cmd/crictl </dev/null || return 1
+	fi
+	export PATH=$cache/crictl-$from:$PATH
+}
+
 # tools_conformance builds the validation programs of runtime-tools and sets
 # conformance_suite to their directory. The release is older than Go modules, so
 # what it is built with is written in a module of its own.
