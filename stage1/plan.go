@@ -66,6 +66,7 @@ const (
 	SourceMount     = "mount"     // detached clone of the mount at Path
 	SourceNamespace = "namespace" // namespace to join, at Path
 	SourcePidfd     = "pidfd"     // the process whose namespaces are joined
+	SourceRoot      = "root"      // its root directory
 	SourceStart     = "start"     // listening socket a Hold is ended through, from the caller
 	SourcePreserved = "preserved" // the caller's descriptor Number, which the app has under that number; before all others
 )
@@ -114,6 +115,7 @@ type Step struct {
 	Mask       *Mask       `json:"mask,omitempty"`
 	Remount    *Remount    `json:"remount,omitempty"`
 	Pivot      *Pivot      `json:"pivot,omitempty"`
+	Chroot     *Chroot     `json:"chroot,omitempty"`
 	Rlimit     *Rlimit     `json:"rlimit,omitempty"`
 	OOMScore   *OOMScore   `json:"oomScore,omitempty"`
 	Persona    *Persona    `json:"personality,omitempty"`
@@ -174,6 +176,7 @@ type Root struct {
 	Attr        Attr     `json:"attr,omitzero"`         // of the new root
 	HostPrivate uint64   `json:"hostPrivate,omitempty"` // propagation given to the copied host mounts first
 	At          string   `json:"at,omitempty"`          // host path to attach it to, where hooks look for it; empty: on top of /
+	Shared      bool     `json:"shared,omitempty"`      // the mount namespace is others' too: nothing in it changes but what is mounted At
 }
 
 // Mount makes a new file system and attaches it in the root.
@@ -318,6 +321,13 @@ type Remount struct {
 
 // Pivot makes the root / and lets go of the host's tree.
 type Pivot struct{}
+
+// Chroot makes a directory / where the mount namespace is others' too, and
+// its root cannot be changed: the one donated, or the Root made before.
+type Chroot struct {
+	FD      int  `json:"fd,omitempty"` // index into Sources
+	Donated bool `json:"donated,omitempty"`
+}
 
 // Rlimit sets one resource limit.
 type Rlimit struct {

@@ -55,6 +55,8 @@ type record struct {
 	Pid     int       `json:"pid,omitempty"`     // zero until there is a process
 	Start   uint64    `json:"start,omitempty"`
 	Boot    string    `json:"boot,omitempty"`
+
+	RootMount uint64 `json:"rootMount,omitempty"` // of a bundle without a mount namespace: what is attached at its root
 }
 
 // Root is the directory containers are kept in.

@@ -69,6 +69,9 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	if err := grantable(spec, o.Notes); err != nil {
 		return nil, err
 	}
+	if spec.Linux != nil && !hasNamespace(spec, specs.MountNamespace) {
+		o.Notes("linux.namespaces: no mount namespace: its mounts are made in this one, below its root, and go when it is deleted; its root is a chroot, which keeps nobody in who may mount")
+	}
 	for _, field := range unapplied(spec) {
 		o.Notes(field + ": is not applied by this runtime")
 	}
@@ -101,7 +104,8 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
 		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold, Attended: o.Attended,
 		CgroupPath: cgroupPath(spec), CgroupStrict: strict, Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
-		Hooks: &launch.Hooks{ID: o.ID, Runtime: func(pid int) error { return c.createRuntime(spec, pid) }},
+		Hooks:     &launch.Hooks{ID: o.ID, Runtime: func(pid int) error { return c.createRuntime(spec, pid) }},
+		RootMount: func(id uint64) { c.RootMount = id },
 		Record: func(dirs []string) error {
 			c.Cgroups, made = dirs, true
 			return c.write()
@@ -442,6 +446,11 @@ func (c *Container) remove(p *os.File) error {
 		return err
 	}
 	spec, _ := c.Spec() // there is none if making it was cut off early
+	if spec != nil && c.RootMount != 0 {
+		if err := launch.Unmount(rootfs(spec, c.Bundle), c.RootMount); err != nil {
+			return err
+		}
+	}
 	if err := os.RemoveAll(c.root.path(c.ID)); err != nil {
 		return err
 	}

@@ -90,6 +90,10 @@ func ExecPlan(spec *specs.Spec, process *specs.Process, o PlanOptions) (stage1.P
 	if kinds != 0 {
 		p.add(stage1.Step{Join: &stage1.Join{FD: fd, Kinds: kinds}})
 	}
+	if p.shared() {
+		root := p.source(stage1.Source{Kind: stage1.SourceRoot, For: "the app"})
+		p.add(stage1.Step{Chroot: &stage1.Chroot{FD: root, Donated: true}})
+	}
 	// Nothing with more than the app's privileges, and nothing of the host,
 	// may ever be seen in the app's pid namespace (CVE-2016-9962): gantry-init
 	// stays outside, and a copy of it that has given up everything goes in.
@@ -296,7 +300,13 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
 		return nil, err
 	}
-	b.sources, err = openSources(all, plan, map[string]*os.File{stage1.SourcePidfd: target})
+	given := map[string]*os.File{stage1.SourcePidfd: target}
+	if slices.ContainsFunc(plan.Steps, func(s stage1.Step) bool { return s.Chroot != nil }) {
+		if given[stage1.SourceRoot], err = all.file(openRootOf(target, r.Status.Pid)); err != nil {
+			return nil, err
+		}
+	}
+	b.sources, err = openSources(all, plan, given)
 	return b, err
 }
 
@@ -364,6 +374,16 @@ func OpenProcess(pid int, start uint64, boot string) (*os.File, error) {
 		return nil, ErrNotRunning
 	}
 	return f, nil
+}
+
+// openRootOf opens the root directory of a process.
+func openRootOf(pidfd *os.File, pid int) (*os.File, error) {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if hasEnded(pidfd) { // else the number was still its own
+		_ = f.Close()
+		return nil, ErrNotRunning
+	}
+	return f, err
 }
 
 // hasEnded tells whether the process of a pidfd has.

@@ -8,6 +8,7 @@ package launch
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -208,9 +209,12 @@ func (p *planner) root() error {
 		r.Attr.Set = unix.MOUNT_ATTR_NODEV
 	} else {
 		r.FD = p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.o.Root.Dir, Recursive: true, For: "/"})
-		if hooksBeforePivot(p.spec.Hooks) {
+		if hooksBeforePivot(p.spec.Hooks) || p.shared() {
 			r.At = p.o.Root.Dir
 		}
+	}
+	if p.shared() {
+		return p.sharedRoot(r)
 	}
 	if p.o.Root.Upper != "" {
 		r.Upper, r.Work = p.o.Root.Upper, p.o.Root.Work
@@ -220,6 +224,24 @@ func (p *planner) root() error {
 	if p.o.Root.Tree || r.Upper != "" {
 		r.Options = overlayOptions(p.o.Root.Volatile)
 	}
+	p.add(stage1.Step{Root: r})
+	return nil
+}
+
+// shared tells whether others are in the app's mount namespace: it has none of
+// its own, or one that was there before.
+func (p *planner) shared() bool { return !p.makes(specs.MountNamespace) }
+
+// sharedRoot leaves the namespace as it is: its root stays where it is, and so
+// does whether its mounts propagate.
+func (p *planner) sharedRoot(r *stage1.Root) error {
+	switch {
+	case p.makes(specs.UserNamespace):
+		return errors.New("linux.namespaces: a new user namespace needs a new mount namespace as well")
+	case p.o.Root.Tree || p.o.Root.Upper != "":
+		return errors.New("linux.namespaces: a mount namespace is needed")
+	}
+	r.HostPrivate, r.Shared = 0, true
 	p.add(stage1.Step{Root: r})
 	return nil
 }
@@ -275,7 +297,11 @@ func (p *planner) paths() error {
 	if p.spec.Root != nil && p.spec.Root.Readonly {
 		p.add(stage1.Step{Remount: &stage1.Remount{Path: "/", Attr: stage1.Attr{Set: unix.MOUNT_ATTR_RDONLY}}})
 	}
-	p.add(stage1.Step{Pivot: &stage1.Pivot{}})
+	if p.shared() {
+		p.add(stage1.Step{Chroot: &stage1.Chroot{}})
+	} else {
+		p.add(stage1.Step{Pivot: &stage1.Pivot{}})
+	}
 	if flag, below, ok := propagation(p.linux.RootfsPropagation); ok && flag != unix.MS_PRIVATE {
 		p.add(stage1.Step{Remount: &stage1.Remount{Path: "/", Attr: stage1.Attr{Propagation: flag, PropagateBelow: below}}})
 	}

@@ -120,6 +120,10 @@ func TestPlans(t *testing.T) {
 				{Destination: "/as-it-is", Type: "bind", Source: "/d", Options: []string{"bind"}},
 			}
 		}},
+		{"no-namespaces", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
+			s.Linux.Namespaces, s.Hostname, s.Linux.Sysctl = nil, "", nil
+			s.Root.Readonly = true
+		}},
 		{"namespaces-joined", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
 			for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.UserNamespace, specs.TimeNamespace, specs.IPCNamespace} {
 				add(s, kind, "/ns/"+string(kind))
@@ -186,6 +190,15 @@ func TestPlans(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden(t, "exec-userns", plan)
+	})
+	t.Run("exec-shared-mounts", func(t *testing.T) {
+		spec := baseSpec("app")
+		spec.Linux.Namespaces, spec.Hostname = []specs.LinuxNamespace{{Type: specs.PIDNamespace}}, ""
+		plan, err := launch.ExecPlan(spec, &specs.Process{Args: []string{"sh"}, Cwd: "/"}, launch.PlanOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "exec-shared-mounts", plan)
 	})
 }
 
@@ -269,6 +282,9 @@ func TestNamespacesAreRefusedByFieldName(t *testing.T) {
 		}),
 		`mounts[0] (/x): option "idmap=uids=0-1-1" is not supported`: userns(func(*specs.Linux) {}, specs.Mount{
 			Destination: "/x", Type: "bind", Source: "/", Options: []string{"idmap=uids=0-1-1"},
+		}),
+		"linux.namespaces: a new user namespace needs a new mount namespace": userns(func(l *specs.Linux) {
+			l.Namespaces = []specs.LinuxNamespace{{Type: specs.UserNamespace}, {Type: specs.UTSNamespace}}
 		}),
 		"mqueue cannot be mounted by a new user namespace": func(s *specs.Spec) {
 			userns(func(*specs.Linux) {})(s)

@@ -50,8 +50,9 @@ type Request struct {
 	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group
 	Record      func(cgroups []string) error `json:"-"` // told what may be made, before it is; nil with a PodDir
 	PidFile     string
-	Preserve    int  // so many descriptors of ours, from FirstPreserved on, are the app's too
-	Keyring     bool // the app keeps our session keyring
+	RootMount   func(id uint64) `json:"-"` // told which mount is attached at Root.Dir, before it is, when it is to be taken away by Unmount
+	Preserve    int             // so many descriptors of ours, from FirstPreserved on, are the app's too
+	Keyring     bool            // the app keeps our session keyring
 
 	CgroupStrict map[string]bool
 	Notes        func(string) `json:"-"`

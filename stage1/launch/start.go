@@ -127,7 +127,10 @@ func (b *birth) open(all *hold, r *Request) (err error) {
 		return err
 	}
 	b.sources, err = openSources(all, b.plan, map[string]*os.File{stage1.SourceTree: r.Root.Lower, stage1.SourceStart: r.Hold})
-	return err
+	if err != nil {
+		return err
+	}
+	return b.shareMounts(all, r)
 }
 
 // recordRuntime writes what destroying the pod needs, before any of it is made.

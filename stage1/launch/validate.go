@@ -21,8 +21,6 @@ func supported(spec *specs.Spec, hooks bool) error {
 		return fmt.Errorf("process.cwd: %q is not absolute", spec.Process.Cwd)
 	case spec.Linux == nil:
 		return errors.New("linux: is missing")
-	case !owns(spec, specs.MountNamespace):
-		return errors.New("linux.namespaces: a mount namespace is needed")
 	case !hooks && spec.Hooks != nil && hasHooks(spec.Hooks):
 		return errors.New("hooks: are not supported")
 	case len(spec.Linux.NetDevices) > 0:

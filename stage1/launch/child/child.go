@@ -138,6 +138,8 @@ func (w *walk) step(s *stage1.Step) *stage1.StepError {
 		return w.remount(s.Remount)
 	case s.Pivot != nil:
 		return w.pivot()
+	case s.Chroot != nil:
+		return w.chroot(s.Chroot)
 	case s.Wait != nil:
 		return wait(s.Wait)
 	case s.Hold != nil:

@@ -33,6 +33,10 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	if serr != nil {
 		return serr
 	}
+	if r.Shared {
+		w.root = w.source(r.FD)
+		return w.attachRoot(r, at)
+	}
 	if err := leaveChroot(); err != nil {
 		return failed("leave chroot", "/", err)
 	}
@@ -61,6 +65,10 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 			return failed("detach tmpfs for mount points", "", err)
 		}
 	}
+	return w.attachRoot(r, at)
+}
+
+func (w *walk) attachRoot(r *stage1.Root, at int) *stage1.StepError {
 	if err := setattr(w.root, r.Attr); err != nil {
 		return failed("set attributes of root", "/", err)
 	}
@@ -213,6 +221,18 @@ func (w *walk) pivot() *stage1.StepError {
 		return failed("detach old root", "/", err)
 	}
 	return failed("enter root", "/", unix.Chdir("/"))
+}
+
+// chroot makes a root / for this process alone. It is no wall for who may
+// chroot or mount; a bundle that wants one has a mount namespace of its own.
+func (w *walk) chroot(c *stage1.Chroot) *stage1.StepError {
+	if c.Donated {
+		w.root = w.source(c.FD)
+	}
+	if err := unix.Fchdir(w.root); err != nil {
+		return failed("enter root", "/", err)
+	}
+	return failed("change root", "/", unix.Chroot(".")) //nolint:forbidigo // the directory just entered by its descriptor
 }
 
 // remount changes a mount when everything is in place.
