@@ -95,7 +95,7 @@ func TestInstall(t *testing.T) {
 	}
 	for _, name := range []string{
 		"bin/gantry", "libexec/gantry/gantry-init", "libexec/gantry/gantry-stage1",
-		"libexec/gantry/gantry-fetch", "libexec/gantry/gantry-seccomp", "share/man/man1/gantry.1",
+		"libexec/gantry/gantry-fetch", "libexec/gantry/gantry-seccomp", "share/man/man1/gantry.1", "share/man/man8/gantry-oci.8",
 	} {
 		if _, err := os.Stat(filepath.Join(dir, "usr", name)); err != nil {
 			t.Error(err)

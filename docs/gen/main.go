@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// write replaces the section 1 pages of dir.
+// write replaces the pages of dir.
 func write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make %s: %w", dir, err)
@@ -45,5 +45,8 @@ func write(dir string) error {
 	// The date is fixed: the same commands give the same bytes.
 	date := time.Unix(0, 0).UTC()
 	header := &doc.GenManHeader{Section: "1", Source: "gantry", Manual: "gantry manual", Date: &date}
-	return doc.GenManTree(cli.Root(), header, dir)
+	if err := doc.GenManTree(cli.Root(), header, dir); err != nil {
+		return err
+	}
+	return writeOCI(dir)
 }

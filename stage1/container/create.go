@@ -47,6 +47,7 @@ const maxConfig = 8 << 20
 // Create makes a container that waits to be started (runtime.md, Create). On
 // error nothing is left. It must be called on a locked thread.
 func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
+	defer func() { err = launch.InSection(err) }()
 	if err := checkID(o.ID); err != nil {
 		return nil, err
 	}
@@ -209,11 +210,11 @@ func loadBundle(bundle string) ([]byte, *specs.Spec, error) {
 	}
 	switch {
 	case spec.Version == "":
-		return nil, nil, errors.New("ociVersion: is missing (config.md, Specification version)")
+		return nil, nil, errors.New("ociVersion: is missing")
 	case !strings.HasPrefix(spec.Version, "1."):
 		return nil, nil, fmt.Errorf("ociVersion: %q is not a version this runtime knows (1.0 to %s)", spec.Version, specs.Version)
 	case spec.Root == nil || spec.Root.Path == "":
-		return nil, nil, errors.New("root.path: is missing (config.md, Root)")
+		return nil, nil, errors.New("root.path: is missing")
 	}
 	if fi, err := os.Stat(rootfs(&spec, bundle)); err != nil || !fi.IsDir() {
 		if err == nil {

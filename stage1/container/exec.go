@@ -103,7 +103,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) error {
 		return fmt.Errorf("container %q ended meanwhile", c.ID)
 	}
 	if err != nil {
-		return err
+		return launch.InSection(err)
 	}
 	if err := sendPidfd(o.PidfdSocket, "setns", s.Pidfd); err != nil {
 		s.Release()

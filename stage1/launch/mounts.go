@@ -69,6 +69,8 @@ func (p *planner) mount(m specs.Mount) error {
 		return fmt.Errorf("nothing but a file can be mounted below /proc")
 	case onProc && !slices.Contains(procFiles(), target):
 		return fmt.Errorf("%s cannot be mounted over", target)
+	case (o.bind || m.Type == "bind") && m.Source == "":
+		return fmt.Errorf("source is missing: there is nothing to bind")
 	case o.bind || m.Type == "bind":
 		p.bind(m, target, o, onProc, ids)
 	case m.Type == "cgroup" || m.Type == "cgroup2":

@@ -40,7 +40,7 @@ func supported(spec *specs.Spec, hooks bool) error {
 	if err := checkUser(spec.Process.User); err != nil {
 		return err
 	}
-	return noNUL(spec.Process)
+	return checkFields(spec)
 }
 
 // nobody is -1 of the kernel's numbers: who sets it keeps what it has.

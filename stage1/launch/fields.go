@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// checkFields refuses values that contradict each other or that the kernel
+// would take for something else.
+func checkFields(spec *specs.Spec) error {
+	for _, check := range []func(*specs.Spec) error{
+		checkTexts, checkNumbers, checkLimits, checkPaths, checkMounts,
+	} {
+		if err := check(spec); err != nil {
+			return err
+		}
+	}
+	return noNUL(spec.Process)
+}
+
+func checkTexts(spec *specs.Spec) error {
+	for _, name := range [][2]string{{"hostname", spec.Hostname}, {"domainname", spec.Domainname}} {
+		const longest = 64 // __NEW_UTS_LEN
+		if len(name[1]) > longest || strings.ContainsRune(name[1], 0) {
+			return fmt.Errorf("%s: %q is longer than %d bytes, or contains a NUL byte", name[0], name[1], longest)
+		}
+	}
+	if _, empty := spec.Annotations[""]; empty {
+		return errors.New("annotations: a key is empty")
+	}
+	return nil
+}
+
+func checkNumbers(spec *specs.Spec) error {
+	p := spec.Process
+	switch box := p.ConsoleSize; {
+	case p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000):
+		return fmt.Errorf("process.oomScoreAdj: %d is not from -1000 to 1000", *p.OOMScoreAdj)
+	case p.User.Umask != nil && *p.User.Umask > 0o777:
+		return fmt.Errorf("process.user.umask: %#o is not a mask of permissions", *p.User.Umask)
+	case box != nil && max(box.Height, box.Width) > math.MaxUint16:
+		return fmt.Errorf("process.consoleSize: %d by %d is more than %d", box.Height, box.Width, math.MaxUint16)
+	}
+	return nil
+}
+
+func checkLimits(spec *specs.Spec) error {
+	seen := map[string]int{}
+	for i, r := range spec.Process.Rlimits {
+		if first, twice := seen[r.Type]; twice {
+			return fmt.Errorf("process.rlimits[%d].type: %s is there already, in process.rlimits[%d]", i, r.Type, first)
+		}
+		seen[r.Type] = i
+		if r.Soft > r.Hard {
+			return fmt.Errorf("process.rlimits[%d].soft: %d is more than the hard limit of %d", i, r.Soft, r.Hard)
+		}
+	}
+	return nil
+}
+
+func checkPaths(spec *specs.Spec) error {
+	for _, list := range []struct {
+		field string
+		paths []string
+	}{{"linux.maskedPaths", spec.Linux.MaskedPaths}, {"linux.readonlyPaths", spec.Linux.ReadonlyPaths}} {
+		for i, name := range list.paths {
+			if !path.IsAbs(name) || strings.ContainsRune(name, 0) {
+				return fmt.Errorf("%s[%d]: %q is not an absolute path", list.field, i, name)
+			}
+		}
+	}
+	for i, d := range spec.Linux.Devices {
+		if !path.IsAbs(d.Path) || strings.ContainsRune(d.Path, 0) {
+			return fmt.Errorf("linux.devices[%d].path: %q is not an absolute path", i, d.Path)
+		}
+	}
+	return nil
+}
+
+func checkMounts(spec *specs.Spec) error {
+	for i, m := range spec.Mounts {
+		field := fmt.Sprintf("mounts[%d]", i)
+		if m.Destination == "" {
+			return fmt.Errorf("%s.destination: is missing", field)
+		}
+		err := noNULs(map[string][]string{field + ".options": m.Options})
+		if err == nil && strings.ContainsRune(m.Destination+m.Source+m.Type, 0) {
+			err = fmt.Errorf("%s: contains a NUL byte", field)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
