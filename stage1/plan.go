@@ -64,7 +64,7 @@ type TimeOffset struct {
 const (
 	SourceTree      = "tree"      // the root's detached tree mount, from the caller
 	SourceMount     = "mount"     // detached clone of the mount at Path
-	SourceNamespace = "namespace" // namespace to join, at Path
+	SourceNamespace = "namespace" // namespace to join: at Path, or made anew when Path is empty, for network devices
 	SourcePidfd     = "pidfd"     // the process whose namespaces are joined
 	SourceRoot      = "root"      // its root directory
 	SourceStart     = "start"     // listening socket a Hold is ended through, from the caller

@@ -52,6 +52,7 @@ type record struct {
 	Created time.Time `json:"created"`
 	Owner   uint32    `json:"owner"`
 	Cgroups []string  `json:"cgroups,omitempty"` // that may have been made
+	Resctrl []string  `json:"resctrl,omitempty"` // directories that go with the container, likewise
 	Pid     int       `json:"pid,omitempty"`     // zero until there is a process
 	Start   uint64    `json:"start,omitempty"`
 	Boot    string    `json:"boot,omitempty"`

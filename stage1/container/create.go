@@ -94,6 +94,14 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		return nil, err
 	}
 	c.spec = spec
+	class, err := c.class(spec)
+	if err != nil {
+		return nil, err
+	}
+	if class != nil {
+		c.Resctrl = class.ours // written before it is made
+		u.Push(func() { _ = c.declassify() })
+	}
 	var hold *os.File
 	if !o.Attended {
 		if hold, err = launch.Listen(r.path(o.ID)); err != nil {
@@ -126,6 +134,11 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		c.created = created // the record tells of the process when it runs
 	} else if err := c.write(); err != nil {
 		return nil, err
+	}
+	if class != nil {
+		if err := class.join(c.Pid); err != nil {
+			return nil, err
+		}
 	}
 	if err := sendPidfd(o.PidfdSocket, "standard", created.Pidfd); err != nil {
 		return nil, err
@@ -444,6 +457,9 @@ func (c *Container) remove(p *os.File) error {
 		}
 	}
 	if err := cgroups.RemoveAll(dirs); err != nil {
+		return err
+	}
+	if err := c.declassify(); err != nil {
 		return err
 	}
 	spec, _ := c.Spec() // there is none if making it was cut off early

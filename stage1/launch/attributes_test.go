@@ -138,6 +138,21 @@ func TestAttributesAreRefusedByFieldName(t *testing.T) {
 		`MPOL_F_NUMA_BALANCING is for MPOL_BIND and MPOL_PREFERRED_MANY, not for MPOL_INTERLEAVE`: memory(specs.LinuxMemoryPolicy{
 			Mode: specs.MpolInterleave, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFNumaBalancing},
 		}),
+		`linux.intelRdt.closID: "a/b" is not the name of a class`:         func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "a/b"} },
+		`linux.intelRdt.closID: "mon_groups" is not the name of a class`:  func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "mon_groups"} },
+		`linux.intelRdt.l3CacheSchema: contains a newline`:                func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=1\nMB:0=1"} },
+		`linux.intelRdt.memBwSchema: "L3:0=1" does not begin with MB:`:    func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{MemBwSchema: "L3:0=1"} },
+		`linux.intelRdt.schemata[1]: contains a newline`:                  func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{Schemata: []string{"L2:0=1", "\n"}} },
+		`linux.netDevices[a].name: "b c" is not the name of an interface`: func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a": {Name: "b c"}} },
+		`linux.netDevices[b].name: x is the name of linux.netDevices[a]`: func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a": {Name: "x"}, "b": {Name: "x"}}
+		},
+		`linux.netDevices: with a user namespace, the network namespace has`: func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a": {}}
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			ids := []specs.LinuxIDMapping{{HostID: 1000, Size: 10}}
+			s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+		},
 		`linux.personality.flags: "X" is none`: func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"X"}}
 		},

@@ -35,9 +35,9 @@ func Features() *features.Features {
 			// process.selinuxLabel is applied, linux.mountLabel is not.
 			Selinux:         &features.Selinux{Enabled: no},
 			MemoryPolicy:    knownMemoryPolicy(),
-			IntelRdt:        &features.IntelRdt{Enabled: no, Schemata: no, Monitoring: no},
+			IntelRdt:        &features.IntelRdt{Enabled: yes, Schemata: yes, Monitoring: yes},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
-			NetDevices:      &features.NetDevices{Enabled: no},
+			NetDevices:      &features.NetDevices{Enabled: yes},
 		},
 	}
 }

@@ -119,7 +119,10 @@ func TestFeaturesTellTheTruth(t *testing.T) {
 			s.Mounts = []specs.Mount{{Destination: "/x", Type: "bind", Source: "/", Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids}}
 		}},
 		"intelRdt":   {*f.Linux.IntelRdt.Enabled, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
-		"netDevices": {*f.Linux.NetDevices.Enabled, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x": {}} }},
+		"netDevices": {*f.Linux.NetDevices.Enabled, func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x": {}}
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+		}},
 		"apparmor":   {*f.Linux.Apparmor.Enabled, func(s *specs.Spec) { s.Process.ApparmorProfile = "x" }},
 		"memoryPolicy": {f.Linux.MemoryPolicy != nil, func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolDefault}

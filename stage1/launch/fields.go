@@ -16,7 +16,7 @@ import (
 // would take for something else.
 func checkFields(spec *specs.Spec) error {
 	for _, check := range []func(*specs.Spec) error{
-		checkTexts, checkNumbers, checkLimits, checkPaths, checkMounts,
+		checkTexts, checkNumbers, checkLimits, checkPaths, checkMounts, checkNetDevices, checkIntelRdt,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -96,6 +96,33 @@ func checkMounts(spec *specs.Spec) error {
 		}
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkIntelRdt: closID is one name below the root of resctrl, where the
+// kernel has names of its own.
+func checkIntelRdt(spec *specs.Spec) error {
+	rdt := spec.Linux.IntelRdt
+	if rdt == nil {
+		return nil
+	}
+	switch rdt.ClosID {
+	case ".", "..", "info", "mon_groups", "mon_data":
+		return fmt.Errorf("linux.intelRdt.closID: %q is not the name of a class", rdt.ClosID)
+	}
+	switch {
+	case rdt.ClosID != "/" && strings.ContainsAny(rdt.ClosID, "/\n\x00"):
+		return fmt.Errorf("linux.intelRdt.closID: %q is not the name of a class", rdt.ClosID)
+	case strings.ContainsAny(rdt.L3CacheSchema, "\n\x00"):
+		return errors.New("linux.intelRdt.l3CacheSchema: contains a newline or a NUL byte")
+	case rdt.MemBwSchema != "" && (!strings.HasPrefix(rdt.MemBwSchema, "MB:") || strings.ContainsAny(rdt.MemBwSchema, "\n\x00")):
+		return fmt.Errorf("linux.intelRdt.memBwSchema: %q does not begin with MB:, or contains a newline", rdt.MemBwSchema)
+	}
+	for i, line := range rdt.Schemata {
+		if strings.ContainsAny(line, "\n\x00") {
+			return fmt.Errorf("linux.intelRdt.schemata[%d]: contains a newline or a NUL byte", i)
 		}
 	}
 	return nil

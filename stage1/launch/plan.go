@@ -117,11 +117,11 @@ func (p *planner) namespace(field string, ns specs.LinuxNamespace) error {
 	case ns.Type == specs.TimeNamespace && ns.Path == "":
 		p.timens()
 		return nil
-	case ns.Type == specs.NetworkNamespace && ns.Path == "":
+	case ns.Type == specs.NetworkNamespace && ns.Path == "" && len(p.linux.NetDevices) == 0:
 		p.clone(ns.Type, kind)
 		p.add(stage1.Step{Loopback: &stage1.Loopback{}})
 		return nil
-	case ns.Path == "":
+	case ns.Path == "" && ns.Type != specs.NetworkNamespace:
 		p.clone(ns.Type, kind)
 		return nil
 	}

@@ -71,7 +71,9 @@ func InSection(err error) error {
 			field, section = s[0], s[1]
 		}
 	}
-	if section == "" || strings.Contains(text, "(config") {
+	name, _, _ := strings.Cut(text, ": ")
+	ran := field == "hooks" && strings.HasSuffix(name, "]") // nothing is wrong with what is said of it
+	if section == "" || ran || strings.Contains(text, "(config") {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, section)

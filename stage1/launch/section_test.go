@@ -35,6 +35,8 @@ func TestInSection(t *testing.T) {
 		"process: no":                  "process: no (config.md, Process)",
 		"process.rlimits[0]: no":       "process.rlimits[0]: no (config.md, POSIX process)",
 		"linux.resources.unified: no":  "linux.resources.unified: no (config-linux.md, Unified)",
+		"hooks.prestart[0].path: no":   "hooks.prestart[0].path: no (config.md, POSIX-platform Hooks)",
+		"hooks.prestart[0]: run /x":    "hooks.prestart[0]: run /x",
 		"processing: no":               "processing: no",
 		"root":                         "root",
 		"mounts[1]: no (config.md, X)": "mounts[1]: no (config.md, X)",

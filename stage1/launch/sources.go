@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/netns"
 	"github.com/gantryrun/gantry/stage1"
 )
 
@@ -47,6 +48,13 @@ func openSource(h *hold, s stage1.Source, given map[string]*os.File) (*os.File, 
 		f, err := h.file(preserved(s.Number))
 		if err != nil {
 			return nil, fmt.Errorf("preserve descriptor %d: %w", s.Number, err)
+		}
+		return f, nil
+	}
+	if s.Path == "" { // the network devices of the bundle go in first
+		f, err := h.file(netns.New())
+		if err != nil {
+			return nil, fmt.Errorf("make network namespace: %w", err)
 		}
 		return f, nil
 	}

@@ -23,10 +23,6 @@ func supported(spec *specs.Spec, hooks bool) error {
 		return errors.New("linux: is missing")
 	case !hooks && spec.Hooks != nil && hasHooks(spec.Hooks):
 		return errors.New("hooks: are not supported")
-	case len(spec.Linux.NetDevices) > 0:
-		return errors.New("linux.netDevices: are not supported")
-	case spec.Linux.IntelRdt != nil:
-		return errors.New("linux.intelRdt: is not supported")
 	}
 	if err := checkNamespaces(spec.Linux); err != nil {
 		return err

@@ -52,6 +52,10 @@ func sysctl(key, value string) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{key: value} }
 }
 
+func netDevice(name, as string) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{name: {Name: as}} }
+}
+
 func device(d specs.LinuxDevice) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Linux.Devices = append(s.Linux.Devices, d) }
 }
@@ -119,6 +123,9 @@ func badBundles() []badBundle {
 		{`linux.seccomp.architectures[0]: "SCMP_ARCH_PDP11" is unknown (config-linux.md, Seccomp)`, func(s *specs.Spec) {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{"SCMP_ARCH_PDP11"}}
 		}},
+		{`linux.netDevices: need a network namespace in linux.namespaces (config-linux.md, Network Devices)`, without(specs.NetworkNamespace, netDevice("eth0", ""))},
+		{`linux.netDevices[eth0].name: "a/b" is not the name of an interface (config-linux.md, Network Devices)`, netDevice("eth0", "a/b")},
+		{`linux.netDevices[nosuch]: find interface nosuch: Link not found (config-linux.md, Network Devices)`, netDevice("nosuch", "")},
 		{`mounts[7].destination: is missing (config.md, Mounts)`, mounted(specs.Mount{Type: "tmpfs"})},
 		{`mounts[7] (/): nothing can be mounted on / (config.md, Mounts)`, mounted(specs.Mount{Destination: "/", Type: "tmpfs"})},
 		{`mounts[7] (/x): type is missing (config.md, Mounts)`, mounted(specs.Mount{Destination: "/x"})},
