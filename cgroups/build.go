@@ -19,6 +19,7 @@ type builder struct {
 	host   *host
 	name   string
 	path   string // from the top of every hierarchy; empty: name below our own group
+	made   bool   // somebody made the group of path and is in it
 	strict map[string]bool
 	note   func(string)
 	group  *Group
@@ -140,6 +141,9 @@ func (b *builder) mkdir(base, name string) error {
 		return err
 	}
 	err := mkdirGroup(base, name)
+	if b.made && errors.Is(err, os.ErrExist) {
+		return nil
+	}
 	if !errors.Is(err, os.ErrExist) {
 		return err
 	}
@@ -225,13 +229,14 @@ func (b *builder) refusedV2(l limit, err error) error {
 	case "memory-swap":
 		e.Reason, e.Mend, e.Err = "this kernel does not count swap", "give no swap limit", nil
 	case "hugetlb":
-		e.Reason, e.Mend, e.Err = noPageSize(b.group.v2, ".max", l)
+		e.Reason, e.Mend = noPageSize(b.group.v2, ".max", l)
+		e.Err = nil
 	}
 	return e
 }
 
 // noPageSize says which sizes of pages there are instead.
-func noPageSize(dir, suffix string, l limit) (reason, mend string, err error) {
+func noPageSize(dir, suffix string, l limit) (reason, mend string) {
 	sizes := hugePrefixes(dir, suffix)
 	for i := range sizes {
 		sizes[i] = strings.TrimPrefix(sizes[i], "hugetlb.")
@@ -240,7 +245,7 @@ func noPageSize(dir, suffix string, l limit) (reason, mend string, err error) {
 	if len(sizes) > 0 {
 		mend = "use one of " + strings.Join(sizes, ", ")
 	}
-	return reason, mend, nil
+	return reason, mend
 }
 
 // partition reads back what the kernel made of a cpuset partition: it takes the

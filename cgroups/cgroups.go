@@ -34,6 +34,10 @@ type Options struct {
 	// the first one is: whoever is killed in between leaves nothing that is
 	// not on record. Some of them may never exist. May be nil.
 	Record func(dirs []string) error
+
+	// Make makes the group of Path, after it was recorded, and leaves a
+	// process in it; nil: Create makes it. It is not asked twice.
+	Make func() error
 }
 
 // Group is a control group in every hierarchy the host needs it in. The zero
@@ -71,7 +75,12 @@ func create(h *host, o Options) (_ *Group, err error) {
 			return nil, fmt.Errorf("record cgroup: %w", err)
 		}
 	}
-	b := &builder{host: h, name: o.Name, path: o.Path, strict: o.Strict, note: o.Note, group: &Group{host: h}}
+	if o.Make != nil {
+		if err := o.Make(); err != nil {
+			return nil, err
+		}
+	}
+	b := &builder{host: h, name: o.Name, made: o.Make != nil, path: o.Path, strict: o.Strict, note: o.Note, group: &Group{host: h}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.group.Delete())

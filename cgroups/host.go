@@ -115,6 +115,19 @@ func (h *host) addMount(line string, groups map[string]string) {
 	}
 }
 
+// Tracked returns where systemd sees a process: its group in the unified
+// hierarchy, or in the v1 one that systemd made for that.
+func Tracked(pid int) (string, error) {
+	v1, unified, err := cgroups.ParseCgroupFileUnified(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", fmt.Errorf("read cgroup of process %d: %w", pid, err)
+	}
+	if tracked, ok := v1[tracker]; ok {
+		return tracked, nil
+	}
+	return unified, nil
+}
+
 // below returns path as seen from a mount whose root is root.
 func below(root, path string) (string, bool) {
 	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "/..") {

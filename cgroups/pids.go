@@ -52,6 +52,9 @@ func tightPids(r *specs.LinuxResources) int64 {
 	return *r.Pids.Limit
 }
 
+// TightPids tells whether a limit of tasks is set by Settle only.
+func TightPids(r *specs.LinuxResources) bool { return tightPids(r) != 0 }
+
 // limitPids sets the limit where its controller is; where it is nowhere, that
 // was told when the group was made.
 func limitPids(dirs []string, limit int64) error {

@@ -41,7 +41,8 @@ func refusedV1(l limit, dir string, err error) error {
 		e.Mend = "boot with swapaccount=1, or give no swap limit"
 	}
 	if l.name == "hugetlb" && errors.Is(err, os.ErrNotExist) {
-		e.Reason, e.Mend, e.Err = noPageSize(dir, ".limit_in_bytes", l)
+		e.Reason, e.Mend = noPageSize(dir, ".limit_in_bytes", l)
+		e.Err = nil
 	}
 	if errors.Is(err, errReadOnly) {
 		e.Reason, e.Mend = reasonOf(err, dir)

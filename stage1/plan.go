@@ -455,3 +455,7 @@ type Apart struct {
 	// Scheduler is what a process does not pass on to a child.
 	Scheduler *Scheduler `json:"scheduler,omitempty"`
 }
+
+// HoldArg is the argument of gantry-init that only keeps a group from being
+// empty until the app is born there.
+const HoldArg = "hold"

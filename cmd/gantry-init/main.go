@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch/child"
 )
 
@@ -19,6 +20,10 @@ func init() { runtime.LockOSThread() }
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == child.InitArg {
 		os.Exit(child.Stay(os.Args[2], os.Args[3:]))
+	}
+	if len(os.Args) == 2 && os.Args[1] == stage1.HoldArg {
+		child.Hold()
+		os.Exit(0)
 	}
 	reborn := len(os.Args) == 2 && os.Args[1] == child.RebornArg
 	if len(os.Args) != 1 && !reborn || !child.Donated() {

@@ -46,7 +46,7 @@ func (o *execFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&o.label, "process-label", "", "label it with SELinux `LABEL`")
 	f.BoolVar(&o.noNewPrivs, "no-new-privs", false, "no program it executes gains privileges")
 	f.BoolVar(&o.IgnorePaused, "ignore-paused", false, "in a paused container, wait for resume")
-	f.StringArrayVar(&o.cgroup, "cgroup", nil, "refused: the command is in the container's own groups")
+	f.StringArrayVar(&o.cgroup, "cgroup", nil, "put it into the group `[CONTROLLER:]PATH` below the container's own; controllers on cgroup v1 only")
 	f.IntVar(&o.preserve, "preserve-fds", 0, "pass `N` descriptors from 3 on")
 	f.StringVar(&o.PidfdSocket, "pidfd-socket", "", "hand the process's pidfd to who listens on `SOCKET`")
 	o.set = f.Changed
@@ -82,14 +82,15 @@ func execute(f *pflag.FlagSet) func(*call) error {
 
 func (o *execFlags) run(c *call) error {
 	switch {
-	case len(o.cgroup) > 0:
-		return errors.New("--cgroup: is not supported; the command is in the container's own groups")
 	case o.document == "" && len(c.args) < 2:
 		return errors.New("needs a COMMAND, or --process FILE")
 	case o.document != "" && len(c.args) > 1:
 		return fmt.Errorf("--process says what to run, so COMMAND %q cannot", c.args[1])
 	}
 	var err error
+	if o.Below, err = belowGroups(o.cgroup); err != nil {
+		return err
+	}
 	if o.Preserve, err = container.PreservedExec(o.preserve); err != nil {
 		return err
 	}
@@ -109,6 +110,29 @@ func (o *execFlags) run(c *call) error {
 		return err
 	}
 	return ct.Exec(context.Background(), o.ExecOptions)
+}
+
+// belowGroups reads --cgroup as runc does: one path, or paths by controllers.
+func belowGroups(flags []string) (map[string]string, error) {
+	below := map[string]string{}
+	for _, f := range flags {
+		names, path, named := strings.Cut(f, ":")
+		switch {
+		case !named && len(flags) > 1:
+			return nil, fmt.Errorf("--cgroup %q: of several, each needs its CONTROLLER:PATH", f)
+		case !named:
+			return map[string]string{"": f}, nil
+		case strings.Contains(path, ":"):
+			return nil, fmt.Errorf("--cgroup %q: is not CONTROLLER:PATH", f)
+		}
+		for name := range strings.SplitSeq(names, ",") {
+			if _, twice := below[name]; twice || name == "" {
+				return nil, fmt.Errorf("--cgroup %q: has no controller, or one for the second time", f)
+			}
+			below[name] = path
+		}
+	}
+	return below, nil
 }
 
 func (o *execFlags) process(own *specs.Process, args []string) (*specs.Process, error) {

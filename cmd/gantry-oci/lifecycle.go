@@ -66,14 +66,11 @@ func (o *createFlags) register(f *pflag.FlagSet) {
 }
 
 func (o *createFlags) options(c *call) (container.CreateOptions, error) {
-	switch {
-	case c.systemdCgroup:
-		return o.CreateOptions, errors.New("--systemd-cgroup: is not supported; have the engine use cgroupfs")
-	case o.noPivot:
+	if o.noPivot {
 		return o.CreateOptions, errors.New("--no-pivot: is not supported: a root on a ramdisk cannot be left safely without pivot_root")
 	}
 	q := o.CreateOptions
-	q.ID, q.Notes = c.args[0], note
+	q.ID, q.Notes, q.Systemd = c.args[0], note, c.systemdCgroup
 	var err error
 	if q.Listen, q.Preserve, err = container.Preserved(o.preserve); err != nil {
 		return q, err

@@ -53,6 +53,7 @@ type record struct {
 	Owner   uint32    `json:"owner"`
 	Cgroups []string  `json:"cgroups,omitempty"` // that may have been made
 	Resctrl []string  `json:"resctrl,omitempty"` // directories that go with the container, likewise
+	Unit    string    `json:"unit,omitempty"`    // of systemd, that may have been made
 	Pid     int       `json:"pid,omitempty"`     // zero until there is a process
 	Start   uint64    `json:"start,omitempty"`
 	Boot    string    `json:"boot,omitempty"`

@@ -38,6 +38,7 @@ type CreateOptions struct {
 	Listen        int    // so many of them are sockets of LISTEN_FDS
 	Keyring       bool   // the session keyring stays ours
 	Attended      bool   // the caller stays, and calls Begin on what it got
+	Systemd       bool   // systemd makes the cgroup, by linux.cgroupsPath as SLICE:PREFIX:NAME
 	Notes         func(string)
 }
 
@@ -61,24 +62,18 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	}
 	announce(spec.Process, o.Listen)
 	terminal := spec.Process != nil && spec.Process.Terminal
-	switch {
-	case terminal && o.ConsoleSocket == "" && !o.Foreground:
-		return nil, errors.New("process.terminal: is set and nobody stays, so --console-socket is needed to hand the terminal to")
-	case !terminal && o.ConsoleSocket != "":
-		return nil, errors.New("--console-socket: process.terminal is not set, so there is no terminal to hand out")
-	}
-	if err := grantable(spec, o.Notes); err != nil {
+	if err := o.judge(spec, terminal); err != nil {
 		return nil, err
 	}
-	if spec.Linux != nil && !hasNamespace(spec, specs.MountNamespace) {
-		o.Notes("linux.namespaces: no mount namespace: its mounts are made in this one, below its root, and go when it is deleted; its root is a chroot, which keeps nobody in who may mount")
-	}
-	for _, field := range unapplied(spec) {
-		o.Notes(field + ": is not applied by this runtime")
+	var unit *scope
+	if o.Systemd {
+		if unit, err = newScope(&o, spec); err != nil {
+			return nil, err
+		}
+		defer unit.manager.Close()
 	}
 	var u undo.Stack
-	var c *Container
-	made := false
+	c, made := (*Container)(nil), false
 	defer func() {
 		if err != nil && made {
 			c.poststop(spec)
@@ -90,16 +85,20 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		return nil, err
 	}
 	c.record = record{Version: stateVersion, Bundle: bundle, Created: time.Now().UTC(), Owner: uint32(os.Geteuid())}
+	if unit != nil {
+		c.Unit = unit.want.Unit
+		unit.push(&u)
+	}
 	if err := os.WriteFile(filepath.Join(r.path(o.ID), configFile), config, 0o600); err != nil {
 		return nil, err
 	}
 	c.spec = spec
-	class, err := c.class(spec)
+	resctrl, err := c.class(spec)
 	if err != nil {
 		return nil, err
 	}
-	if class != nil {
-		c.Resctrl = class.ours // written before it is made
+	if resctrl != nil {
+		c.Resctrl = resctrl.ours // written before it is made
 		u.Push(func() { _ = c.declassify() })
 	}
 	var hold *os.File
@@ -109,7 +108,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		}
 		defer hold.Close()
 	}
-	created, err := launch.Create(ctx, launch.Request{
+	request := launch.Request{
 		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
 		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold, Attended: o.Attended,
 		CgroupPath: cgroupPath(spec), CgroupStrict: strict, Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
@@ -119,35 +118,74 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 			c.Cgroups, made = dirs, true
 			return c.write()
 		},
-	})
+	}
+	if unit != nil {
+		unit.use(&request)
+	}
+	created, err := launch.Create(ctx, request)
 	if err != nil {
 		return nil, inBundle(err)
 	}
 	u.Push(created.Release)
+	if err := c.handOut(&o, created, resctrl); err != nil {
+		return nil, err
+	}
+	u.Release()
+	return c, nil
+}
+
+// judge refuses what cannot be, leaves out what cannot be had, and notes what
+// is passed over.
+func (o *CreateOptions) judge(spec *specs.Spec, terminal bool) error {
+	if err := o.console(terminal); err != nil {
+		return err
+	}
+	if err := grantable(spec, o.Notes); err != nil {
+		return err
+	}
+	if spec.Linux != nil && !hasNamespace(spec, specs.MountNamespace) {
+		o.Notes("linux.namespaces: no mount namespace: its mounts are made in this one, below its root, and go when it is deleted; its root is a chroot, which keeps nobody in who may mount")
+	}
+	for _, field := range unapplied(spec) {
+		o.Notes(field + ": is not applied by this runtime")
+	}
+	return nil
+}
+
+// console tells when a terminal has no way to whoever uses it.
+func (o *CreateOptions) console(terminal bool) error {
+	switch {
+	case terminal && o.ConsoleSocket == "" && !o.Foreground:
+		return errors.New("process.terminal: is set and nobody stays, so --console-socket is needed to hand the terminal to")
+	case !terminal && o.ConsoleSocket != "":
+		return errors.New("--console-socket: process.terminal is not set, so there is no terminal to hand out")
+	}
+	return nil
+}
+
+// handOut records the container's process, puts it into its class, and gives
+// what was asked for of it.
+func (c *Container) handOut(o *CreateOptions, created *launch.Created, resctrl *class) error {
 	if c.Pty = created.Pty; c.Pty != nil && o.ConsoleSocket != "" {
 		if err := sendConsole(o.ConsoleSocket, created.Pty); err != nil {
-			return nil, fmt.Errorf("--console-socket %s: %w", o.ConsoleSocket, err)
+			return fmt.Errorf("--console-socket %s: %w", o.ConsoleSocket, err)
 		}
 	}
 	c.Pid, c.Start, c.Boot, c.Cgroups = created.Pid, created.Start, created.Boot, created.Cgroups
 	if o.Attended {
 		c.created = created // the record tells of the process when it runs
 	} else if err := c.write(); err != nil {
-		return nil, err
+		return err
 	}
-	if class != nil {
-		if err := class.join(c.Pid); err != nil {
-			return nil, err
+	if resctrl != nil {
+		if err := resctrl.join(c.Pid); err != nil {
+			return err
 		}
 	}
 	if err := sendPidfd(o.PidfdSocket, "standard", created.Pidfd); err != nil {
-		return nil, err
+		return err
 	}
-	if err := writePid(o.PidFile, c.Pid); err != nil {
-		return nil, err
-	}
-	u.Release()
-	return c, nil
+	return writePid(o.PidFile, c.Pid)
 }
 
 // group names the cgroup of a container whose bundle does not: an id is unique
@@ -315,6 +353,9 @@ func (c *Container) Begin() error {
 	}
 	if spec.Linux != nil {
 		err = cgroups.Settle(cgroups.Existing(c.Cgroups), spec.Linux.Resources)
+		if err == nil && cgroups.TightPids(spec.Linux.Resources) {
+			err = c.tellUnit(spec.Linux.Resources)
+		}
 	}
 	if err != nil {
 		return err
@@ -456,6 +497,7 @@ func (c *Container) remove(p *os.File) error {
 			return err
 		}
 	}
+	c.stopUnit()
 	if err := cgroups.RemoveAll(dirs); err != nil {
 		return err
 	}

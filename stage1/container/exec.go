@@ -21,9 +21,10 @@ type ExecOptions struct {
 	Detach        bool   // leave when it runs
 	ConsoleSocket string // gets the master of its terminal
 	PidFile       string
-	PidfdSocket   string // gets its pidfd
-	IgnorePaused  bool   // wait for resume
-	Preserve      int    // so many of our descriptors from 3 on are its too
+	PidfdSocket   string            // gets its pidfd
+	IgnorePaused  bool              // wait for resume
+	Preserve      int               // so many of our descriptors from 3 on are its too
+	Below         map[string]string // groups below the container's, by v1 controller or by ""
 	Libexec       string
 }
 
@@ -97,7 +98,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) error {
 		ID: c.ID, Bundle: c.Bundle, Spec: spec, Process: o.Process, Cgroups: c.Cgroups,
 		Status: stage1.Status{Pid: c.Pid, Start: c.Start, Boot: c.Boot},
 		Given:  true, Outlive: o.Detach, Terminal: o.Process.Terminal, Stdin: true, PidFile: o.PidFile,
-		Preserve: o.Preserve, Libexec: o.Libexec, RunDir: c.root.Dir + "-cache",
+		Preserve: o.Preserve, Libexec: o.Libexec, RunDir: c.root.Dir + "-cache", Below: o.Below,
 	})
 	if errors.Is(err, launch.ErrNotRunning) {
 		return fmt.Errorf("container %q ended meanwhile", c.ID)

@@ -20,5 +20,8 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if status == specs.StateStopped || status == specs.StateCreating {
 		return fmt.Errorf("container %q cannot be updated: it is %s", c.ID, status)
 	}
-	return inBundle(cgroups.Update(cgroups.Existing(c.Cgroups), r))
+	if err := cgroups.Update(cgroups.Existing(c.Cgroups), r); err != nil {
+		return inBundle(err)
+	}
+	return c.tellUnit(r)
 }

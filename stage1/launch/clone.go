@@ -25,6 +25,7 @@ type birth struct {
 	cgroup  *os.File                     // unified directory, or nil
 	enter   func() (func() error, error) // puts this thread into v1 groups
 	initial *stage1.Affinity             // processors it starts on, or nil
+	busy    func() (*os.File, error)     // opens another unified group where that one takes no process; nil: there is none
 }
 
 // sync is the parent's end of the socket gantry-init reports on.
@@ -116,7 +117,15 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 	if err != nil {
 		return 0, nil, err
 	}
-	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", self), []string{"gantry-init"}, attr)
+	init := fmt.Sprintf("/proc/self/fd/%d", self)
+	pid, err = syscall.ForkExec(init, []string{"gantry-init"}, attr)
+	if errors.Is(err, unix.EBUSY) && b.busy != nil {
+		var other *os.File
+		if other, err = b.busy(); err == nil {
+			attr.Sys.CgroupFD = int(other.Fd())
+			pid, err = syscall.ForkExec(init, []string{"gantry-init"}, attr)
+		}
+	}
 	if back := back(); err == nil && back != nil {
 		err = back
 	}

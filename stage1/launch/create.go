@@ -60,6 +60,11 @@ func Create(ctx context.Context, r Request) (_ *Created, err error) {
 	}
 	all.Push(func() { _ = pidfd.Close() })
 	childs.Run()
+	if r.Cloned != nil {
+		if err := r.Cloned(pid); err != nil {
+			return nil, err
+		}
+	}
 	c := &Created{Pid: pid, Pidfd: pidfd, Cgroups: group.Dirs(), sync: sync}
 	if err := c.identify(); err != nil {
 		return nil, err

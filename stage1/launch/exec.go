@@ -32,6 +32,8 @@ type ExecRequest struct {
 	Status  stage1.Status  // of the app
 	Cgroups []string       // of the app, as recorded
 
+	Below map[string]string // groups below those, by v1 controller or by "": where it goes instead
+
 	Libexec, RunDir string
 
 	Given   bool // Process says itself what it may, not the app; its end is told as shells do
@@ -280,7 +282,10 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if err := withFileLimit(&plan, r.Status.Pid); err != nil {
 		return nil, err
 	}
-	made := cgroups.Existing(r.Cgroups)
+	made, err := r.groups()
+	if err != nil {
+		return nil, err
+	}
 	if free := cgroups.FreeTasks(made); free >= 0 && free < execTasks {
 		return nil, fmt.Errorf("start gantry-init: it needs room for %d tasks and the pod has room for %d: %w", execTasks, free, unix.EAGAIN)
 	}
@@ -297,6 +302,9 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if b.cgroup, err = openUnified(all, made); err != nil {
 		return nil, err
 	}
+	if len(r.Below) == 0 {
+		b.busy = func() (*os.File, error) { return r.beside(all) }
+	}
 	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
 		return nil, err
 	}
@@ -308,6 +316,29 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	}
 	b.sources, err = openSources(all, plan, given)
 	return b, err
+}
+
+// groups are the directories the command is born in.
+func (r *ExecRequest) groups() ([]string, error) {
+	made := cgroups.Existing(r.Cgroups)
+	if len(r.Below) == 0 {
+		return made, nil
+	}
+	made, err := cgroups.Below(made, r.Below)
+	if err != nil {
+		return nil, fmt.Errorf("--cgroup: %w", err)
+	}
+	return made, nil
+}
+
+// beside opens the group of the app's first process: where the app has made
+// groups with controllers below its own, nobody can be in that one any more.
+func (r *ExecRequest) beside(all *hold) (*os.File, error) {
+	dir, err := cgroups.Within(cgroups.Existing(r.Cgroups), r.Status.Pid)
+	if err != nil {
+		return nil, err
+	}
+	return all.file(os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0))
 }
 
 // withFileLimit gives an exec the app's limit of open files where the bundle

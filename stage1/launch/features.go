@@ -29,7 +29,7 @@ func Features() *features.Features {
 		Linux: &features.Linux{
 			Namespaces:   knownNamespaces(),
 			Capabilities: capabilities,
-			Cgroup:       &features.Cgroup{V1: yes, V2: yes, Systemd: no, SystemdUser: no, Rdma: yes},
+			Cgroup:       &features.Cgroup{V1: yes, V2: yes, Systemd: yes, SystemdUser: no, Rdma: yes},
 			Seccomp:      knownSeccomp(),
 			Apparmor:     &features.Apparmor{Enabled: yes},
 			// process.selinuxLabel is applied, linux.mountLabel is not.

@@ -47,6 +47,8 @@ type Request struct {
 	Hold        *os.File                     `json:"-"` // listening socket that Begin reaches; for Create
 	Attended    bool                         // no such socket: whoever called Create stays, and calls Created.Begin
 	Hooks       *Hooks                       `json:"-"` // hooks of the bundle are run; nil: they are refused. For Create
+	CgroupMake  func() error                 `json:"-"` // makes the group of CgroupPath, once it is on record; nil: we do
+	Cloned      func(pid int) error          `json:"-"` // told of gantry-init, before it does anything of note; for Create
 	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group
 	Record      func(cgroups []string) error `json:"-"` // told what may be made, before it is; nil with a PodDir
 	PidFile     string

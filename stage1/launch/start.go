@@ -112,6 +112,7 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 	}
 	group, err := cgroups.Create(cgroups.Options{
 		Name: "gantry-" + r.ID, Path: r.CgroupPath, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
+		Make:   r.CgroupMake,
 		Record: func(dirs []string) error { return recordRuntime(r, dirs) },
 	})
 	if err != nil {
