@@ -63,7 +63,8 @@ func Create(o Options) (*Group, error) {
 }
 
 func create(h *host, o Options) (_ *Group, err error) {
-	if err := o.valid(); err != nil {
+	o, err = o.checked()
+	if err != nil {
 		return nil, err
 	}
 	limits, err := limitsOf(o.Resources)
@@ -132,14 +133,18 @@ func candidates(h *host, o Options) []string {
 	return dirs
 }
 
-func (o Options) valid() error {
+// checked refuses what cannot be a group's name. A path ends at the top of a
+// hierarchy as if that were the root, whatever ".." is in it.
+func (o Options) checked() (Options, error) {
 	if o.Path == "" {
-		return validName(o.Name)
+		return o, validName(o.Name)
 	}
-	if p := filepath.Clean("/" + o.Path); p == "/" || strings.ContainsAny(p, "\x00\n") || len(p) > 4000 {
-		return fmt.Errorf("cgroup path %q is not the path of a group", o.Path)
+	p := filepath.Clean("/" + o.Path)
+	if p == "/" || strings.ContainsAny(p, "\x00\n") || len(p) > 4000 {
+		return o, fmt.Errorf("cgroup path %q is not the path of a group", o.Path)
 	}
-	return nil
+	o.Path = p
+	return o, nil
 }
 
 func validName(name string) error {

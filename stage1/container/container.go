@@ -183,13 +183,19 @@ func (c *Container) read() error {
 	if err != nil {
 		return err
 	}
-	if err := jsonin.Unmarshal(b, &c.record); err != nil {
-		return fmt.Errorf("read %s: %w", stateFile, err)
+	c.record, err = decodeRecord(b)
+	return err
+}
+
+func decodeRecord(b []byte) (record, error) {
+	var r record
+	if err := jsonin.Unmarshal(b, &r); err != nil {
+		return record{}, fmt.Errorf("read %s: %w", stateFile, err)
 	}
-	if c.Version > stateVersion {
-		return fmt.Errorf("%s is of version %d, this runtime knows %d: use the newer one", stateFile, c.Version, stateVersion)
+	if r.Version > stateVersion {
+		return record{}, fmt.Errorf("%s is of version %d, this runtime knows %d: use the newer one", stateFile, r.Version, stateVersion)
 	}
-	return nil
+	return r, nil
 }
 
 func (c *Container) write() error {

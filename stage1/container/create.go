@@ -255,25 +255,33 @@ func loadBundle(bundle string) ([]byte, *specs.Spec, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("bundle: %w", err)
 	}
-	var spec specs.Spec
-	if err := jsonin.Unmarshal(b, &spec); err != nil {
-		return nil, nil, fmt.Errorf("bundle: read %s: %w", f.Name(), err)
+	spec, err := decodeBundle(b)
+	if err != nil {
+		return nil, nil, err
 	}
-	switch {
-	case spec.Version == "":
-		return nil, nil, errors.New("ociVersion: is missing")
-	case !strings.HasPrefix(spec.Version, "1."):
-		return nil, nil, fmt.Errorf("ociVersion: %q is not a version this runtime knows (1.0 to %s)", spec.Version, specs.Version)
-	case spec.Root == nil || spec.Root.Path == "":
-		return nil, nil, errors.New("root.path: is missing")
-	}
-	if fi, err := os.Stat(rootfs(&spec, bundle)); err != nil || !fi.IsDir() {
+	if fi, err := os.Stat(rootfs(spec, bundle)); err != nil || !fi.IsDir() {
 		if err == nil {
 			err = errors.New("is not a directory")
 		}
 		return nil, nil, fmt.Errorf("root.path: %w", err)
 	}
-	return b, &spec, nil
+	return b, spec, nil
+}
+
+func decodeBundle(b []byte) (*specs.Spec, error) {
+	var spec specs.Spec
+	if err := jsonin.Unmarshal(b, &spec); err != nil {
+		return nil, fmt.Errorf("bundle: read %s: %w", configFile, err)
+	}
+	switch {
+	case spec.Version == "":
+		return nil, errors.New("ociVersion: is missing")
+	case !strings.HasPrefix(spec.Version, "1."):
+		return nil, fmt.Errorf("ociVersion: %q is not a version this runtime knows (1.0 to %s)", spec.Version, specs.Version)
+	case spec.Root == nil || spec.Root.Path == "":
+		return nil, errors.New("root.path: is missing")
+	}
+	return &spec, nil
 }
 
 func rootfs(spec *specs.Spec, bundle string) string {
@@ -581,8 +589,9 @@ func ParseSignal(s string) (unix.Signal, error) {
 		return sig, nil
 	}
 	if rest, ok := strings.CutPrefix(name, "SIGRTMIN+"); ok || name == "SIGRTMIN" {
-		n, _ := strconv.Atoi(rest)
-		return unix.Signal(34 + n), nil
+		if n, err := strconv.Atoi("0" + rest); err == nil && n <= 30 {
+			return unix.Signal(34 + n), nil
+		}
 	}
 	return 0, fmt.Errorf("signal %q is none", s)
 }

@@ -41,9 +41,17 @@ func ReadProcess(name string, own *specs.Process) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	p, err := decodeProcess(b, own)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return p, nil
+}
+
+func decodeProcess(b []byte, own *specs.Process) (*specs.Process, error) {
 	p := &specs.Process{}
 	if err := json.Unmarshal(b, p); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, err
 	}
 	inherit(p, own)
 	return p, nil
