@@ -99,6 +99,8 @@ func (a *Agent) accept(l net.Listener) {
 	}
 }
 
+var errUnexpected = errors.New("not what the specification says")
+
 // take reads one state and the descriptors that come with its first part.
 func (a *Agent) take(c *net.UnixConn) error {
 	defer c.Close()
@@ -117,11 +119,11 @@ func (a *Agent) take(c *net.UnixConn) error {
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil || len(messages) != 1 {
-		return fmt.Errorf("%d control messages, %v", len(messages), err)
+		return fmt.Errorf("%d control messages: %w", len(messages), errors.Join(err, errUnexpected))
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != len(state.Fds) {
-		return fmt.Errorf("%d descriptors for the names %q, %v", len(fds), state.Fds, err)
+		return fmt.Errorf("%d descriptors for the names %q: %w", len(fds), state.Fds, errors.Join(err, errUnexpected))
 	}
 	a.mu.Lock()
 	a.states = append(a.states, state)

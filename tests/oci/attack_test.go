@@ -35,8 +35,14 @@ func TestRootOfOthersIsRefused(t *testing.T) {
 		check(t, err, os.WriteFile(filepath.Join(planted, "config.json"), config, 0o644),
 			os.WriteFile(filepath.Join(planted, "state.json"), []byte(`{"version":1}`), 0o644), spoil(b.root))
 		for _, args := range [][]string{
-			{"delete", "--force", "planted"}, {"state", "planted"}, {"list"}, {"kill", "planted"}, {"start", "planted"},
-			{"exec", "planted", "true"}, {"run", "--bundle", b.bundle, "new"}, {"create", "--bundle", b.bundle, "new"},
+			{"delete", "--force", "planted"},
+			{"state", "planted"},
+			{"list"},
+			{"kill", "planted"},
+			{"start", "planted"},
+			{"exec", "planted", "true"},
+			{"run", "--bundle", b.bundle, "new"},
+			{"create", "--bundle", b.bundle, "new"},
 		} {
 			if r := b.oci(args...); r.code == 0 || !strings.Contains(r.stderr, b.root) {
 				t.Errorf("%s: gantry-oci %q: %+v", says, args, r)
@@ -84,8 +90,15 @@ func TestStateThatLiesHarmsNobody(t *testing.T) {
 		dir := filepath.Join(b.root, "lies")
 		check(t, os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "state.json"), []byte(state), 0o600))
 		for _, args := range [][]string{
-			{"kill", "lies", "KILL"}, {"kill", "--all", "lies", "KILL"}, {"state", "lies"}, {"pause", "lies"}, {"start", "lies"},
-			{"exec", "lies", "true"}, {"ps", "lies"}, {"list"}, {"delete", "--force", "lies"},
+			{"kill", "lies", "KILL"},
+			{"kill", "--all", "lies", "KILL"},
+			{"state", "lies"},
+			{"pause", "lies"},
+			{"start", "lies"},
+			{"exec", "lies", "true"},
+			{"ps", "lies"},
+			{"list"},
+			{"delete", "--force", "lies"},
 		} {
 			if r := b.oci(args...); strings.Contains(r.stderr, "panic") || r.code == 2 {
 				t.Errorf("state %.60q: gantry-oci %q: %+v", state, args, r)
@@ -158,8 +171,12 @@ func TestCommandsRaceForOneID(t *testing.T) {
 			go func() {
 				defer all.Done()
 				args := [][]string{
-					{"create", "--bundle", b.bundle, "c"}, {"delete", "--force", "c"}, {"start", "c"},
-					{"kill", "c", "KILL"}, {"create", "--bundle", b.bundle, "c"}, {"state", "c"},
+					{"create", "--bundle", b.bundle, "c"},
+					{"delete", "--force", "c"},
+					{"start", "c"},
+					{"kill", "c", "KILL"},
+					{"create", "--bundle", b.bundle, "c"},
+					{"state", "c"},
 				}[i%6]
 				if r := b.oci(args...); strings.Contains(r.stderr, "panic") || r.code > 1 {
 					t.Errorf("gantry-oci %q: %+v", args, r)

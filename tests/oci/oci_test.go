@@ -29,7 +29,8 @@ type box struct {
 	root   string // of gantry-oci
 	rootfs string
 	spec   *specs.Spec
-	args   []string // of create, run and exec, before the id
+	args   []string // of run, before the id
+	said   string   // directory for the output of commands
 }
 
 const applets = "sh cat ls id true false sleep kill mount stat echo readlink grep touch dd test mkdir ln rm chmod setsid umask printf tr head mknod"
@@ -43,7 +44,7 @@ func newBox(t *testing.T, args ...string) *box {
 	if err != nil {
 		t.Skip("ability missing: busybox")
 	}
-	b := &box{t: t, bundle: filepath.Join(t.TempDir(), "bundle"), root: filepath.Join(t.TempDir(), "root")}
+	b := &box{t: t, bundle: filepath.Join(t.TempDir(), "bundle"), root: filepath.Join(t.TempDir(), "root"), said: t.TempDir()}
 	b.rootfs = filepath.Join(b.bundle, "rootfs")
 	program, err := os.ReadFile(busybox)
 	check(t, err, os.MkdirAll(filepath.Join(b.rootfs, "bin"), 0o755), os.Mkdir(filepath.Join(b.rootfs, "tmp"), 0o755))
@@ -102,10 +103,9 @@ func (b *box) save() {
 func (b *box) command(ctx context.Context, args ...string) (*exec.Cmd, func() result) {
 	b.t.Helper()
 	cmd := exec.CommandContext(ctx, built.Path(b.t, "gantry-oci"), append([]string{"--root", b.root}, args...)...)
-	dir := b.t.TempDir()
-	out, err := os.Create(filepath.Join(dir, "out"))
+	out, err := os.CreateTemp(b.said, "out")
 	check(b.t, err)
-	stderr, err := os.Create(filepath.Join(dir, "err"))
+	stderr, err := os.CreateTemp(b.said, "err")
 	check(b.t, err)
 	cmd.Stdout, cmd.Stderr = out, stderr
 	return cmd, func() result {
@@ -113,6 +113,8 @@ func (b *box) command(ctx context.Context, args ...string) (*exec.Cmd, func() re
 		stderr.Close()
 		o, _ := os.ReadFile(out.Name())
 		e, _ := os.ReadFile(stderr.Name())
+		os.Remove(out.Name())
+		os.Remove(stderr.Name())
 		return result{string(o), string(e), cmd.ProcessState.ExitCode()}
 	}
 }
