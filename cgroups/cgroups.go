@@ -62,6 +62,15 @@ func Create(o Options) (*Group, error) {
 	return create(h, o)
 }
 
+// None is no group: processes stay where their parent is.
+func None() (*Group, error) {
+	h, err := thisHost()
+	if err != nil {
+		return nil, err
+	}
+	return &Group{host: h}, nil
+}
+
 func create(h *host, o Options) (_ *Group, err error) {
 	o, err = o.checked()
 	if err != nil {

@@ -406,8 +406,6 @@ type User struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups"`
-	// NoGroups: the user namespace forbids setgroups(2), and there are none to set.
-	NoGroups bool `json:"noGroups,omitempty"`
 }
 
 // Caps sets the capabilities of the process.

@@ -70,7 +70,7 @@ func (o *createFlags) options(c *call) (container.CreateOptions, error) {
 		return o.CreateOptions, errors.New("--no-pivot: is not supported: a root on a ramdisk cannot be left safely without pivot_root")
 	}
 	q := o.CreateOptions
-	q.ID, q.Notes, q.Systemd = c.args[0], note, c.systemdCgroup
+	q.ID, q.Notes, q.Systemd, q.InUserns = c.args[0], note, c.systemdCgroup, c.inside
 	var err error
 	if q.Listen, q.Preserve, err = container.Preserved(o.preserve); err != nil {
 		return q, err
@@ -83,6 +83,9 @@ func create(f *pflag.FlagSet) func(*call) error {
 	o := &createFlags{}
 	o.register(f)
 	return func(c *call) error {
+		if c.mustEnter() {
+			return c.enterUserns(o.Bundle)
+		}
 		q, err := o.options(c)
 		if err != nil {
 			return err

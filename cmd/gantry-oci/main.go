@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,12 +37,14 @@ type globals struct {
 	root, log, logFormat string
 	debug, systemdCgroup bool
 	rootless             string
+	inside               bool // the user namespace of the bundle was entered
 }
 
 // call is one command line, parsed.
 type call struct {
 	globals
 	args []string
+	line []string // the command and all that was given to it
 }
 
 // command is one command. Its flags write where the closure reads.
@@ -58,6 +61,13 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 
 func run(args []string) int {
 	g := globals{}
+	if len(args) > 1 && args[0] == insideArg {
+		if args[1] == readyArg {
+			args, g.inside = args[2:], true
+		} else {
+			return g.fail(goInside(args[1:]))
+		}
+	}
 	f := pflag.NewFlagSet("gantry-oci", pflag.ContinueOnError)
 	f.SetInterspersed(false)
 	f.Usage = func() {}
@@ -66,7 +76,7 @@ func run(args []string) int {
 	f.StringVar(&g.logFormat, "log-format", "text", "write that file as `FORMAT`: text or json")
 	f.BoolVar(&g.debug, "debug", false, "also write what was asked, to that file or to standard error")
 	f.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the group")
-	f.StringVar(&g.rootless, "rootless", "auto", "accepted for compatibility: `WHEN` is found out")
+	f.StringVar(&g.rootless, "rootless", "auto", "make containers of an ordinary user as root of their user namespace: auto and true do, `WHEN` false refuses")
 	help := f.BoolP("help", "h", false, "help")
 	wantVersion := f.BoolP("version", "v", false, "print the version")
 	err := f.Parse(args)
@@ -82,6 +92,9 @@ func run(args []string) int {
 	}
 	if g.logFormat != "text" && g.logFormat != "json" {
 		return g.fail(fmt.Errorf("--log-format %q: use text or json", g.logFormat))
+	}
+	if !slices.Contains([]string{"auto", "true", "false"}, g.rootless) {
+		return g.fail(fmt.Errorf("--rootless %q: use auto, true or false", g.rootless))
 	}
 	if g.debug {
 		g.tell(f.Args())
@@ -115,7 +128,7 @@ func dispatch(g *globals, name string, args []string) error {
 		if g.root == "" {
 			return errors.New("--root: is empty")
 		}
-		return do(&call{globals: *g, args: f.Args()})
+		return do(&call{globals: *g, args: f.Args(), line: append([]string{name}, args...)})
 	}
 	return fmt.Errorf("unknown command %q; 'gantry-oci --help' lists them", name)
 }

@@ -21,6 +21,9 @@ func runContainer(f *pflag.FlagSet) func(*call) error {
 	detach := f.BoolP("detach", "d", false, "leave when the command runs")
 	keep := f.Bool("keep", false, "do not delete the container when its command ended")
 	return func(c *call) error {
+		if c.mustEnter() {
+			return c.enterUserns(o.Bundle)
+		}
 		q, err := o.options(c)
 		if err != nil {
 			return err

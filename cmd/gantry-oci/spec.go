@@ -20,10 +20,11 @@ func spec(f *pflag.FlagSet) func(*call) error {
 	bundle := f.StringP("bundle", "b", ".", "write config.json into `DIR`")
 	rootless := f.Bool("rootless", false, "one for an ordinary user")
 	return func(*call) error {
+		example := container.Example()
 		if *rootless {
-			return errors.New("--rootless: is not supported")
+			container.Rootless(example, uint32(os.Geteuid()), uint32(os.Getegid()))
 		}
-		b, err := json.MarshalIndent(container.Example(), "", "\t")
+		b, err := json.MarshalIndent(example, "", "\t")
 		if err != nil {
 			return err
 		}

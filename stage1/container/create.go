@@ -40,6 +40,7 @@ type CreateOptions struct {
 	Attended      bool   // the caller stays, and calls Begin on what it got
 	Systemd       bool   // systemd makes the cgroup, by linux.cgroupsPath as SLICE:PREFIX:NAME
 	Notes         func(string)
+	InUserns      bool // the bundle's user namespace is the one we are in
 }
 
 // maxConfig bounds a config.json; those engines write have some 100 KiB.
@@ -62,6 +63,15 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	}
 	announce(spec.Process, o.Listen)
 	terminal := spec.Process != nil && spec.Process.Terminal
+	own, err := launch.OwnUserns()
+	if err != nil {
+		return nil, err
+	}
+	if o.InUserns {
+		if spec, err = insideUserns(spec, own); err != nil {
+			return nil, err
+		}
+	}
 	if err := o.judge(spec, terminal); err != nil {
 		return nil, err
 	}
@@ -84,7 +94,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	if err != nil {
 		return nil, err
 	}
-	c.record = record{Version: stateVersion, Bundle: bundle, Created: time.Now().UTC(), Owner: uint32(os.Geteuid())}
+	c.record = record{Version: stateVersion, Bundle: bundle, Created: time.Now().UTC(), Owner: ownerOf(own)}
 	if unit != nil {
 		c.Unit = unit.want.Unit
 		unit.push(&u)
@@ -113,6 +123,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold, Attended: o.Attended,
 		CgroupPath: cgroupPath(spec), CgroupStrict: strict, Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
 		Hooks:     &launch.Hooks{ID: o.ID, Runtime: func(pid int) error { return c.createRuntime(spec, pid) }},
+		Userns:    own,
 		RootMount: func(id uint64) { c.RootMount = id },
 		Record: func(dirs []string) error {
 			c.Cgroups, made = dirs, true
@@ -424,6 +435,9 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 
 func (c *Container) killAll(sig unix.Signal) error {
 	dirs := cgroups.Existing(c.Cgroups)
+	if err := c.known(dirs); err != nil {
+		return err
+	}
 	if sig == unix.SIGKILL {
 		return cgroups.KillAll(dirs)
 	}
@@ -560,7 +574,25 @@ func waitEnd(pidfd *os.File) error {
 }
 
 // Pids returns the container's processes as the host numbers them.
-func (c *Container) Pids() ([]int, error) { return cgroups.Pids(cgroups.Existing(c.Cgroups)) }
+func (c *Container) Pids() ([]int, error) {
+	dirs := cgroups.Existing(c.Cgroups)
+	if err := c.known(dirs); err != nil {
+		return nil, err
+	}
+	return cgroups.Pids(dirs)
+}
+
+// known tells that the container of an ordinary user runs outside any group of
+// its own: nobody can say which processes are its.
+func (c *Container) known(dirs []string) error {
+	if len(dirs) > 0 {
+		return nil
+	}
+	if status, err := c.Status(); err != nil || status == specs.StateStopped {
+		return err
+	}
+	return fmt.Errorf("container %q has no cgroup, so only its first process is known", c.ID)
+}
 
 // Freeze stops or continues all processes of the container.
 func (c *Container) Freeze(on bool) error {

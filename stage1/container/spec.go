@@ -3,6 +3,8 @@
 package container
 
 import (
+	"slices"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -46,5 +48,27 @@ func Example() *specs.Spec {
 			},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
+	}
+}
+
+// Rootless makes the example one for an ordinary user, who has one id to map:
+// that is root in it, and there is no group of terminals. Its network is that
+// of the user, and limits are for who has a cgroup to set them in.
+func Rootless(spec *specs.Spec, uid, gid uint32) {
+	l := spec.Linux
+	l.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: 1}}
+	l.Resources = nil
+	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		switch m.Type {
+		case "devpts":
+			m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "gid=5" })
+		case "sysfs":
+			*m = specs.Mount{Destination: m.Destination, Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "rro"}}
+		}
 	}
 }

@@ -118,12 +118,12 @@ func TestFeaturesTellTheTruth(t *testing.T) {
 			ids := []specs.LinuxIDMapping{{Size: 1}}
 			s.Mounts = []specs.Mount{{Destination: "/x", Type: "bind", Source: "/", Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids}}
 		}},
-		"intelRdt":   {*f.Linux.IntelRdt.Enabled, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
+		"intelRdt": {*f.Linux.IntelRdt.Enabled, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
 		"netDevices": {*f.Linux.NetDevices.Enabled, func(s *specs.Spec) {
 			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x": {}}
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 		}},
-		"apparmor":   {*f.Linux.Apparmor.Enabled, func(s *specs.Spec) { s.Process.ApparmorProfile = "x" }},
+		"apparmor": {*f.Linux.Apparmor.Enabled, func(s *specs.Spec) { s.Process.ApparmorProfile = "x" }},
 		"memoryPolicy": {f.Linux.MemoryPolicy != nil, func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolDefault}
 		}},

@@ -27,13 +27,14 @@ type PlanOptions struct {
 	Root     RootPlan     // what / is made of
 	Cgroups  CgroupLayout // how this host's cgroups are mounted
 	Terminal bool
-	Init     bool // gantry-init stays as process 1
-	Outlive  bool // the app does not die with its parent
-	Hold     bool // it waits for its start
-	Attended bool // by its parent, which stays until then
-	Given    bool // of an exec: the process says itself what it may
-	Preserve int  // so many descriptors from FirstPreserved on are the app's too
-	Keyring  bool // it keeps the session keyring of its parent
+	Init     bool    // gantry-init stays as process 1
+	Outlive  bool    // the app does not die with its parent
+	Hold     bool    // it waits for its start
+	Attended bool    // by its parent, which stays until then
+	Given    bool    // of an exec: the process says itself what it may
+	Preserve int     // so many descriptors from FirstPreserved on are the app's too
+	Keyring  bool    // it keeps the session keyring of its parent
+	Userns   *Userns // that of the parent, if it is not the host's
 	Rows     uint16
 	Columns  uint16
 

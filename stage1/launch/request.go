@@ -52,6 +52,7 @@ type Request struct {
 	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group
 	Record      func(cgroups []string) error `json:"-"` // told what may be made, before it is; nil with a PodDir
 	PidFile     string
+	Userns      *Userns         `json:"-"` // ours, if it is not the host's
 	RootMount   func(id uint64) `json:"-"` // told which mount is attached at Root.Dir, before it is, when it is to be taken away by Unmount
 	Preserve    int             // so many descriptors of ours, from FirstPreserved on, are the app's too
 	Keyring     bool            // the app keeps our session keyring
@@ -87,6 +88,7 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 		Attended: r.Attended,
 		Preserve: r.Preserve,
 		Keyring:  r.Keyring,
+		Userns:   r.Userns,
 		Root: RootPlan{
 			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,
 			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove,

@@ -72,6 +72,10 @@ func cloneMount(path string, recursive bool) (*os.File, error) {
 		flags |= unix.AT_RECURSIVE
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
+	if err == unix.EINVAL && !recursive {
+		// Root of a user namespace cannot leave out what the host mounted below.
+		fd, err = unix.OpenTree(unix.AT_FDCWD, path, flags|unix.AT_RECURSIVE)
+	}
 	if err != nil {
 		return nil, err
 	}

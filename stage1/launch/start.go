@@ -115,6 +115,10 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 		Make:   r.CgroupMake,
 		Record: func(dirs []string) error { return recordRuntime(r, dirs) },
 	})
+	if err != nil && mayLackCgroup(r, err) {
+		r.Notes(fmt.Sprintf("running without a cgroup, and so without linux.resources: %v", err))
+		group, err = cgroups.None()
+	}
 	if err != nil {
 		return nil, nil, err
 	}

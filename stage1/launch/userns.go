@@ -18,9 +18,9 @@ import (
 // maxIDMaps is how many lines the kernel takes, user_namespaces(7).
 const maxIDMaps = 340
 
-// checkNamespaces refuses lists that contradict themselves, and mappings and
+// CheckNamespaces refuses lists that contradict themselves, and mappings and
 // offsets without the namespace they are about.
-func checkNamespaces(l *specs.Linux) error {
+func CheckNamespaces(l *specs.Linux) error {
 	seen := map[specs.LinuxNamespaceType]int{}
 	for i, ns := range l.Namespaces {
 		if first, twice := seen[ns.Type]; twice {
@@ -156,10 +156,10 @@ func (p *planner) before() *stage1.Before {
 
 // userns plans what root of a user namespace cannot do itself.
 func (p *planner) userns() error {
+	p.plan.Userns = p.o.Userns != nil || owns(p.spec, specs.UserNamespace)
 	if !owns(p.spec, specs.UserNamespace) {
 		return nil
 	}
-	p.plan.Userns = true
 	if p.makes(specs.UserNamespace) {
 		p.plan.UIDs, p.plan.GIDs = idMaps(p.linux.UIDMappings), idMaps(p.linux.GIDMappings)
 	}
@@ -217,7 +217,14 @@ func (p *planner) timens() {
 // namespace does not have: the kernel would refuse the mount, and the "gid=5"
 // that everybody writes is the host's tty.
 func (p *planner) mappedOptions(fstype string, options []string) []string {
-	if fstype != "devpts" || !p.makes(specs.UserNamespace) {
+	gids := p.linux.GIDMappings
+	if !p.makes(specs.UserNamespace) {
+		if p.o.Userns == nil || p.joins(specs.UserNamespace) {
+			return options
+		}
+		gids = p.o.Userns.GIDs
+	}
+	if fstype != "devpts" {
 		return options
 	}
 	return slices.DeleteFunc(slices.Clone(options), func(option string) bool {
@@ -229,7 +236,7 @@ func (p *planner) mappedOptions(fstype string, options []string) []string {
 		if err != nil {
 			return false
 		}
-		_, mapped := hostID(p.linux.GIDMappings, uint32(gid))
+		_, mapped := hostID(gids, uint32(gid))
 		return !mapped
 	})
 }

@@ -24,7 +24,7 @@ func supported(spec *specs.Spec, hooks bool) error {
 	case !hooks && spec.Hooks != nil && hasHooks(spec.Hooks):
 		return errors.New("hooks: are not supported")
 	}
-	if err := checkNamespaces(spec.Linux); err != nil {
+	if err := CheckNamespaces(spec.Linux); err != nil {
 		return err
 	}
 	if err := checkHooks(spec.Hooks); err != nil {

@@ -28,7 +28,7 @@ type Ability struct {
 // All lists the abilities that have a fixed name, in the order of reading.
 func All() []Ability {
 	return []Ability{
-		Root, Unconfined, Userns, Cgroup2, CgroupHybrid, Cgroup1, CgroupWritable,
+		Root, Unconfined, Userns, UsernsOrdinary, Cgroup2, CgroupHybrid, Cgroup1, CgroupWritable,
 		Overlay, Erofs, ErofsFile, Loop, Verity, Landlock, AppArmor, Seccomp, Systemd, Executables,
 	}
 }
@@ -38,6 +38,7 @@ var (
 	Root           = once("root", probeRoot)
 	Unconfined     = once("unconfined", probeUnconfined)
 	Userns         = once("userns", probeUserns)
+	UsernsOrdinary = once("userns-ordinary", probeUsernsOrdinary)
 	Cgroup2        = once("cgroup2", probeCgroup2)
 	CgroupHybrid   = once("cgroup-hybrid", probeHybrid)
 	Cgroup1        = once("cgroup1", probeCgroup1)

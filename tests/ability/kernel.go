@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"syscall"
 	"unsafe"
 
@@ -18,6 +19,17 @@ func usernsAttr() *syscall.SysProcAttr {
 		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
 	}
+}
+
+// probeUsernsOrdinary tells whether who is not root may make a user namespace,
+// and has capabilities in it: distributions forbid the one or the other.
+func probeUsernsOrdinary() error {
+	out, err := exec.Command("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
+		"unshare", "--user", "--map-root-user", "--mount", "true").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("an ordinary user cannot make a user namespace: %w: %s", err, out)
+	}
+	return nil
 }
 
 // probeVerity enables fs-verity on a throw-away file where tests put theirs.

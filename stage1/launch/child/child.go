@@ -167,7 +167,7 @@ func (w *walk) step(s *stage1.Step) *stage1.StepError {
 	case s.Exec != nil:
 		return w.exec(s.Exec)
 	}
-	return process(s)
+	return w.process(s)
 }
 
 // failed makes an error of a step; nil if err is nil.

@@ -38,7 +38,7 @@ func rawPrctl(option int, a, b uintptr) error {
 }
 
 // process does the steps that change only the process itself.
-func process(s *stage1.Step) *stage1.StepError {
+func (w *walk) process(s *stage1.Step) *stage1.StepError {
 	switch {
 	case s.Rlimit != nil:
 		return rlimit(s.Rlimit)
@@ -58,7 +58,7 @@ func process(s *stage1.Step) *stage1.StepError {
 	case s.Bounding != nil:
 		return failed("drop capabilities", "", bounding(s.Bounding.Set))
 	case s.User != nil:
-		return user(s.User)
+		return w.user(s.User)
 	case s.Caps != nil:
 		return failed("set capabilities", "", capabilities(s.Caps))
 	case s.NoNewPrivs != nil:
@@ -119,9 +119,19 @@ func newKeyring() error {
 	return err
 }
 
+// groupsDenied tells whether the user namespace forbids setgroups(2), as one
+// does whose map an ordinary user wrote.
+func (w *walk) groupsDenied() bool {
+	if !w.plan.Userns || w.proc == nil {
+		return false
+	}
+	b, err := w.proc.Read("self/setgroups")
+	return err == nil && string(b) == "deny\n"
+}
+
 // user sets groups exactly, then group and user; permitted capabilities are
 // kept for the Caps step.
-func user(u *stage1.User) *stage1.StepError {
+func (w *walk) user(u *stage1.User) *stage1.StepError {
 	if err := rawPrctl(unix.PR_SET_KEEPCAPS, 1, 0); err != nil {
 		return failed("keep capabilities", "", err)
 	}
@@ -129,7 +139,8 @@ func user(u *stage1.User) *stage1.StepError {
 	if len(u.Groups) > 0 {
 		first = unsafe.Pointer(&u.Groups[0])
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(u.Groups)), uintptr(first), 0); errno != 0 {
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(u.Groups)), uintptr(first), 0)
+	if errno != 0 && (errno != unix.EPERM || len(u.Groups) > 0 || !w.groupsDenied()) {
 		return failed("set groups", "", errno)
 	}
 	gid := uintptr(u.GID)
