@@ -11,8 +11,10 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/seccomp"
+	"github.com/gantryrun/gantry/tests/agent"
 )
 
 // compiler puts gantry-seccomp beside the others; it needs cgo and
@@ -114,5 +116,30 @@ func TestMemoryKillIsRecorded(t *testing.T) {
 	}
 	if st := p.status("exited"); st.Exit == nil || !st.Exit.OOM || st.Exit.Signal != 9 {
 		t.Errorf("exit record %+v", st.Exit)
+	}
+}
+
+// A pod's filter may have an agent too, also with gantry-init as process 1, and
+// so have its execs.
+func TestPodHasASeccompAgent(t *testing.T) {
+	compiler(t)
+	a := agent.Start(t, agent.Errno(unix.ENOTTY))
+	filter := func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow, ListenerPath: a.Path,
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}},
+		}
+	}
+	p, st := running(t, filter)
+	_, stderr, code := execIn(t, p, st, &specs.Process{Args: []string{"mkdir", "/tmp/x"}, Env: []string{"PATH=/bin"}, Cwd: "/"})
+	states := a.States()
+	if code != 1 || len(states) != 2 || states[0].State.ID != p.request.ID || states[0].State.Pid != st.Pid || states[1].Pid == st.Pid {
+		t.Errorf("exit status %d %s, the agent got %+v", code, stderr, states)
+	}
+	p = newPod(t, "mkdir", "/tmp/x")
+	filter(p.request.Spec)
+	p.request.Init = true
+	if out, stderr, code := p.run(); code != 1 || len(a.States()) != 3 {
+		t.Errorf("with an init: exit status %d %s%s", code, out, stderr)
 	}
 }
