@@ -46,35 +46,34 @@ type CreateOptions struct {
 // maxConfig bounds a config.json; those engines write have some 100 KiB.
 const maxConfig = 8 << 20
 
+// load reads the bundle, refuses what is wrong with it, and gives what is to be
+// made in our user namespace, which is nil if it is the host's.
+func (o *CreateOptions) load() (bundle string, config []byte, spec *specs.Spec, own *launch.Userns, err error) {
+	if err = checkID(o.ID); err != nil {
+		return
+	}
+	if bundle, err = filepath.Abs(o.Bundle); err != nil {
+		return
+	}
+	if config, spec, err = loadBundle(bundle); err != nil {
+		return
+	}
+	announce(spec.Process, o.Listen)
+	if spec, own, err = o.users(spec); err == nil {
+		err = o.judge(spec, spec.Process != nil && spec.Process.Terminal)
+	}
+	return
+}
+
 // Create makes a container that waits to be started (runtime.md, Create). On
 // error nothing is left. It must be called on a locked thread.
 func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 	defer func() { err = launch.InSection(err) }()
-	if err := checkID(o.ID); err != nil {
-		return nil, err
-	}
-	bundle, err := filepath.Abs(o.Bundle)
+	bundle, config, spec, own, err := o.load()
 	if err != nil {
 		return nil, err
 	}
-	config, spec, err := loadBundle(bundle)
-	if err != nil {
-		return nil, err
-	}
-	announce(spec.Process, o.Listen)
 	terminal := spec.Process != nil && spec.Process.Terminal
-	own, err := launch.OwnUserns()
-	if err != nil {
-		return nil, err
-	}
-	if o.InUserns {
-		if spec, err = insideUserns(spec, own); err != nil {
-			return nil, err
-		}
-	}
-	if err := o.judge(spec, terminal); err != nil {
-		return nil, err
-	}
 	var unit *scope
 	if o.Systemd {
 		if unit, err = newScope(&o, spec); err != nil {
@@ -94,7 +93,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	if err != nil {
 		return nil, err
 	}
-	c.record = record{Version: stateVersion, Bundle: bundle, Created: time.Now().UTC(), Owner: ownerOf(own)}
+	c.spec, c.record = spec, record{Version: stateVersion, Bundle: bundle, Created: time.Now().UTC(), Owner: ownerOf(own)}
 	if unit != nil {
 		c.Unit = unit.want.Unit
 		unit.push(&u)
@@ -102,7 +101,6 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	if err := os.WriteFile(filepath.Join(r.path(o.ID), configFile), config, 0o600); err != nil {
 		return nil, err
 	}
-	c.spec = spec
 	resctrl, err := c.class(spec)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,16 @@ func UserMappings(bundle string) (uids, gids []specs.LinuxIDMapping, err error) 
 	return spec.Linux.UIDMappings, spec.Linux.GIDMappings, nil
 }
 
+// users gives the user namespace we are in, nil for the host's, and what is to
+// be made of a bundle in it.
+func (o *CreateOptions) users(spec *specs.Spec) (*specs.Spec, *launch.Userns, error) {
+	own, err := launch.OwnUserns()
+	if err == nil && o.InUserns {
+		spec, err = insideUserns(spec, own)
+	}
+	return spec, own, err
+}
+
 // insideUserns takes out of a bundle the user namespace that was made for it,
 // after a look whether it was: nobody is to work as the host's root by mistake.
 func insideUserns(spec *specs.Spec, own *launch.Userns) (*specs.Spec, error) {

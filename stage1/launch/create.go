@@ -73,7 +73,7 @@ func Create(ctx context.Context, r Request) (_ *Created, err error) {
 	if got.pty != nil {
 		c.Pty, _ = all.file(got.pty, nil)
 	}
-	err = errors.Join(err, got.collect(&all))
+	err = errors.Join(err, got.collect())
 	if got.child != nil {
 		reap(pid)
 		err = errors.Join(err, c.succeed(&all, got.child))
@@ -113,7 +113,7 @@ func (c *Created) succeed(all *hold, pidfd *os.File) error {
 }
 
 // collect ends and collects the processes that were made on the way.
-func (r *received) collect(all *hold) error {
+func (r *received) collect() error {
 	var first error
 	for _, f := range r.spent {
 		pid, err := childOf(f)

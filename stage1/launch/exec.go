@@ -226,7 +226,7 @@ const execTasks = 6
 // made beside itself.
 func (s *Started) follow(all *hold, sync syncSocket, h *handover) (err error) {
 	got, err := sync.wait(s.signals, h)
-	defer func() { err = errors.Join(err, got.collect(all)) }()
+	defer func() { err = errors.Join(err, got.collect()) }()
 	for _, f := range []*os.File{got.pty, got.child} {
 		if f != nil {
 			all.Push(func() { _ = f.Close() })

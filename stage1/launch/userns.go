@@ -61,7 +61,7 @@ func checkUserns(l *specs.Linux) error {
 		if err := checkMappings(m.field, m.maps); err != nil {
 			return err
 		}
-		if _, ok := hostID(m.maps, 0); ns.Path == "" && !ok {
+		if ns.Path == "" && !mapped(m.maps, 0) {
 			return fmt.Errorf("%s: containerID 0 is not mapped, and the root file system is made as that", m.field)
 		}
 	}
@@ -98,14 +98,14 @@ func overlap(a, aSize, b, bSize uint32) bool {
 	return uint64(a) < uint64(b)+uint64(bSize) && uint64(b) < uint64(a)+uint64(aSize)
 }
 
-// hostID is what an id of the container is outside.
-func hostID(maps []specs.LinuxIDMapping, id uint32) (uint32, bool) {
+// mapped tells whether an id of the container is one outside.
+func mapped(maps []specs.LinuxIDMapping, id uint32) bool {
 	for _, m := range maps {
 		if id >= m.ContainerID && id-m.ContainerID < m.Size {
-			return m.HostID + (id - m.ContainerID), true
+			return true
 		}
 	}
-	return 0, false
+	return false
 }
 
 func checkTime(l *specs.Linux) error {
@@ -187,7 +187,7 @@ func (p *planner) userns() error {
 }
 
 func (p *planner) mapped(field string, maps []specs.LinuxIDMapping, id uint32) error {
-	if _, ok := hostID(maps, id); !ok && p.makes(specs.UserNamespace) {
+	if p.makes(specs.UserNamespace) && !mapped(maps, id) {
 		return fmt.Errorf("%s: %d is not mapped into the user namespace", field, id)
 	}
 	return nil
@@ -236,8 +236,7 @@ func (p *planner) mappedOptions(fstype string, options []string) []string {
 		if err != nil {
 			return false
 		}
-		_, mapped := hostID(gids, uint32(gid))
-		return !mapped
+		return !mapped(gids, uint32(gid))
 	})
 }
 
