@@ -29,6 +29,7 @@ type Options struct {
 	Resources *specs.LinuxResources // what the app may use; nil: nothing but the device rules
 	Strict    map[string]bool       // limits asked for by name, in the words of LimitError.Limit, or of its first word for all that begin so
 	Note      func(string)          // told once per default that cannot be had; may be nil
+	NoDevices bool                  // no device can be made by the app: that no rules are in force is no loss
 
 	// Record is told every directory that may be made, deepest first, before
 	// the first one is: whoever is killed in between leaves nothing that is
@@ -90,7 +91,7 @@ func create(h *host, o Options) (_ *Group, err error) {
 			return nil, err
 		}
 	}
-	b := &builder{host: h, name: o.Name, made: o.Make != nil, path: o.Path, strict: o.Strict, note: o.Note, group: &Group{host: h}}
+	b := &builder{host: h, name: o.Name, made: o.Make != nil, path: o.Path, strict: o.Strict, note: o.Note, noDevices: o.NoDevices, group: &Group{host: h}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.group.Delete())

@@ -21,6 +21,7 @@ import (
 	"github.com/gantryrun/gantry/internal/quiet"
 	"github.com/gantryrun/gantry/internal/version"
 	"github.com/gantryrun/gantry/stage1/container"
+	"github.com/gantryrun/gantry/stage1/launch"
 )
 
 // Namespaces and death signals belong to a thread: containers are made by the
@@ -146,10 +147,15 @@ func printVersion() {
 }
 
 func defaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
-		return filepath.Join(dir, "gantry-oci")
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		return "/run/gantry-oci"
 	}
-	return "/run/gantry-oci"
+	// podman without root calls us as root of a user namespace.
+	if own, err := launch.OwnUserns(); os.Geteuid() == 0 && (err != nil || own == nil) {
+		return "/run/gantry-oci"
+	}
+	return filepath.Join(dir, "gantry-oci")
 }
 
 // fail says what went wrong, on standard error for people and in the log for

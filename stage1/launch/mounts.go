@@ -165,7 +165,7 @@ func (p *planner) cgroup(target string, o mountOptions) {
 
 // canPass tells whether a cgroup namespace can be left for the host's again: a
 // process of another user namespace cannot.
-func (p *planner) canPass() bool { return !owns(p.spec, specs.UserNamespace) }
+func (p *planner) canPass() bool { return !owns(p.spec, specs.UserNamespace) && p.o.Userns == nil }
 
 // passCgroupNamespace makes a cgroup namespace for the mounts that follow, and
 // the function it returns goes back. A hierarchy mounted in it has the group of

@@ -112,8 +112,9 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 	}
 	group, err := cgroups.Create(cgroups.Options{
 		Name: "gantry-" + r.ID, Path: r.CgroupPath, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
-		Make:   r.CgroupMake,
-		Record: func(dirs []string) error { return recordRuntime(r, dirs) },
+		Make:      r.CgroupMake,
+		NoDevices: r.Userns != nil, // mknod is of the host's root alone
+		Record:    func(dirs []string) error { return recordRuntime(r, dirs) },
 	})
 	if err != nil && mayLackCgroup(r, err) {
 		r.Notes(fmt.Sprintf("running without a cgroup, and so without linux.resources: %v", err))

@@ -245,7 +245,7 @@ func (p *planner) mappedOptions(fstype string, options []string) []string {
 func (p *planner) instead(fstype, target string) int {
 	var path string
 	switch {
-	case !p.plan.Userns:
+	case !owns(p.spec, specs.UserNamespace):
 	case fstype == "sysfs" && !p.makes(specs.NetworkNamespace):
 		path = "/sys"
 	case fstype == "proc" && !owns(p.spec, specs.PIDNamespace):
