@@ -200,7 +200,12 @@ func (p *planner) root() error {
 	r := &stage1.Root{HostPrivate: unix.MS_PRIVATE, Attr: stage1.Attr{Propagation: unix.MS_PRIVATE, PropagateBelow: true}}
 	switch p.linux.RootfsPropagation {
 	case "", "private", "rprivate":
-	case "slave", "rslave", "shared", "rshared", "unbindable", "runbindable":
+	case "slave", "rslave":
+		// What the host mounts below the root from now on arrives in it.
+		r.HostPrivate, r.Attr.Propagation = unix.MS_SLAVE, unix.MS_SLAVE
+	case "shared", "rshared", "unbindable", "runbindable":
+		// Not a peer of the host's: what is mounted here stays here. It becomes
+		// what is asked for when it is the root.
 		r.HostPrivate = unix.MS_SLAVE
 	default:
 		return fmt.Errorf("linux.rootfsPropagation: %q is not a propagation", p.linux.RootfsPropagation)
