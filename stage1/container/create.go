@@ -255,11 +255,15 @@ func (r Root) claim(id string) (*Container, error) {
 }
 
 func loadBundle(bundle string) ([]byte, *specs.Spec, error) {
-	f, err := os.Open(filepath.Join(bundle, configFile))
+	// A pipe in its place would keep us for ever (the like of CVE-2024-9676).
+	f, err := os.OpenFile(filepath.Join(bundle, configFile), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("bundle: %w", err)
 	}
 	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("bundle: %w", errors.Join(err, fmt.Errorf("%s is not a regular file", f.Name())))
+	}
 	b, err := readAtMost(f, maxConfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("bundle: %w", err)

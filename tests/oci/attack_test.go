@@ -159,6 +159,23 @@ func TestBundleByALink(t *testing.T) {
 	}
 }
 
+// A bundle whose config.json is a pipe, a device or a directory keeps nobody
+// (the like of CVE-2024-9676).
+func TestConfigIsNoFile(t *testing.T) {
+	b := newBox(t, "true")
+	config := filepath.Join(b.bundle, "config.json")
+	for _, make := range []func() error{
+		func() error { return unix.Mkfifo(config, 0o600) },
+		func() error { return os.Symlink("/dev/zero", config) },
+		func() error { return os.Mkdir(config, 0o700) },
+	} {
+		check(t, os.RemoveAll(config), make())
+		if r := b.oci("create", "--bundle", b.bundle, "c"); r.code != 1 || !strings.Contains(r.stderr, "is not a regular file") {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 // Everybody at one id at once: one create wins, whoever deletes removes one
 // container whole, and nothing of a loser is left, nor a process.
 func TestCommandsRaceForOneID(t *testing.T) {
