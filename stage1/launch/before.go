@@ -49,7 +49,11 @@ func (b *birth) before() (back func() error, err error) {
 	}
 	for _, j := range b.plan.Before.Join {
 		source := b.plan.Sources[j.FD]
-		if err := unix.Setns(int(b.sources[j.FD].Fd()), int(j.Kinds)); err != nil {
+		err := unix.Setns(int(b.sources[j.FD].Fd()), int(j.Kinds))
+		if err == unix.EPERM && isOwn(b.sources[j.FD], source.Namespace) {
+			continue // it is where we are, and the host's
+		}
+		if err != nil {
 			return back, errors.Join(fmt.Errorf("%s.path: join %s namespace %s: %w", source.For, source.Namespace, source.Path, err), back())
 		}
 	}
@@ -59,6 +63,21 @@ func (b *birth) before() (back func() error, err error) {
 		}
 	}
 	return back, nil
+}
+
+// isOwn tells whether a namespace is the one of this thread: podman without root
+// names /proc/self/ns/cgroup.
+func isOwn(f *os.File, kind string) bool {
+	file := map[string]string{"network": "net"}[kind]
+	if file == "" {
+		file = kind
+	}
+	own, err := os.Stat("/proc/thread-self/ns/" + file)
+	if err != nil {
+		return false
+	}
+	there, err := f.Stat()
+	return err == nil && os.SameFile(own, there)
 }
 
 // raiseLimit raises the hard limit, which no user namespace gives the right
