@@ -22,7 +22,7 @@ const (
 	user = "gantry-engines"
 
 	rootlessWrapper = `#!/bin/sh
-exec setpriv --reuid ` + user + ` --regid ` + user + ` --init-groups env HOME="$DIR/home" XDG_RUNTIME_DIR="$DIR/xdg" \
+exec setpriv --reuid ` + user + ` --regid ` + user + ` --init-groups env HOME="$DIR/home" XDG_RUNTIME_DIR="$DIR/xdg" TMPDIR="$DIR/home" \
 	/usr/bin/podman --root "$DIR/graph" --runroot "$DIR/run" --tmpdir "$DIR/tmp" "$@"
 `
 )
