@@ -40,7 +40,7 @@ func newFS(fstype, source string, options []string, attr uint64) (int, error) {
 func configure(ctx int, options []string) error {
 	for _, option := range options {
 		key, value, valued := strings.Cut(option, "=")
-		err := error(nil)
+		var err error
 		if valued {
 			err = unix.FsconfigSetString(ctx, key, value)
 		} else {
