@@ -75,7 +75,7 @@ func run(args []string) int {
 	f.StringVar(&g.root, "root", defaultRoot(), "keep the state of containers in `DIR`, best on a tmpfs")
 	f.StringVar(&g.log, "log", "", "also write errors to `FILE`")
 	f.StringVar(&g.logFormat, "log-format", "text", "write that file as `FORMAT`: text or json")
-	f.BoolVar(&g.debug, "debug", false, "also write what was asked, to that file or to standard error")
+	f.BoolVar(&g.debug, "debug", false, "also write what was asked, to the file of --log or to standard error")
 	f.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the group")
 	f.StringVar(&g.rootless, "rootless", "auto", "make containers of an ordinary user as root of their user namespace: auto and true do, `WHEN` false refuses")
 	help := f.BoolP("help", "h", false, "help")

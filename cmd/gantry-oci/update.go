@@ -28,10 +28,10 @@ func update(f *pflag.FlagSet) func(*call) error {
 	}
 	f.String("kernel-memory", "", "accepted for compatibility: kernels have no such limit any more")
 	f.String("kernel-memory-tcp", "", "accepted for compatibility: kernels have no such limit any more")
-	rdt := []*string{f.String("l3-cache-schema", "", "refused: no Intel RDT"), f.String("mem-bw-schema", "", "refused: no Intel RDT")}
+	rdt := []*string{f.String("l3-cache-schema", "", "refused: a class of Intel RDT stays what the bundle says"), f.String("mem-bw-schema", "", "refused: a class of Intel RDT stays what the bundle says")}
 	return func(c *call) error {
 		if *rdt[0]+*rdt[1] != "" {
-			return errors.New("--l3-cache-schema, --mem-bw-schema: Intel RDT is not supported")
+			return errors.New("--l3-cache-schema, --mem-bw-schema: are not supported; a class of Intel RDT stays what the bundle says")
 		}
 		r, err := resources(*file, values)
 		if err != nil {
