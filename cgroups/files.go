@@ -56,9 +56,14 @@ func ReadFiles(dirs, names []string) []File {
 	return out
 }
 
-// Version1 tells whether the limits of this host are those of cgroup v1: a
-// host with any v1 controller is.
+// Version1 tells whether the limits of this host are those of cgroup v1. A lone
+// hierarchy like net_cls beside the unified one does not make it so.
 func Version1() (bool, error) {
 	h, err := thisHost()
-	return err == nil && len(h.v1) > 0, err
+	if err != nil {
+		return false, err
+	}
+	_, memory := h.v1["memory"]
+	_, cpu := h.v1["cpu"]
+	return memory || cpu, nil
 }

@@ -74,13 +74,11 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		return nil, err
 	}
 	terminal := spec.Process != nil && spec.Process.Terminal
-	var unit *scope
-	if o.Systemd {
-		if unit, err = newScope(&o, spec); err != nil {
-			return nil, err
-		}
-		defer unit.manager.Close()
+	unit, err := newScope(&o, spec)
+	if err != nil {
+		return nil, err
 	}
+	defer unit.close()
 	var u undo.Stack
 	c, made := (*Container)(nil), false
 	defer func() {
@@ -94,10 +92,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		return nil, err
 	}
 	c.spec, c.record = spec, record{Version: stateVersion, Bundle: bundle, Created: time.Now().UTC(), Owner: ownerOf(own)}
-	if unit != nil {
-		c.Unit = unit.want.Unit
-		unit.push(&u)
-	}
+	unit.record(c, &u)
 	if err := os.WriteFile(filepath.Join(r.path(o.ID), configFile), config, 0o600); err != nil {
 		return nil, err
 	}
@@ -128,9 +123,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 			return c.write()
 		},
 	}
-	if unit != nil {
-		unit.use(&request)
-	}
+	unit.use(&request)
 	created, err := launch.Create(ctx, request)
 	if err != nil {
 		return nil, inBundle(err)

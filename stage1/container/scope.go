@@ -28,8 +28,11 @@ type scope struct {
 }
 
 // newScope reads a bundle for its unit and finds where its group will be. It
-// makes nothing.
+// makes nothing. Without --systemd-cgroup there is none, which nil is.
 func newScope(o *CreateOptions, spec *specs.Spec) (*scope, error) {
+	if !o.Systemd {
+		return nil, nil
+	}
 	if ofUser() {
 		return nil, errors.New("--systemd-cgroup: the systemd of a user is not supported; have the engine use cgroupfs")
 	}
@@ -105,8 +108,19 @@ func (s *scope) born(pid int) error {
 	return err
 }
 
-// push takes the unit back, if it was made by us.
-func (s *scope) push(u *undo.Stack) {
+func (s *scope) close() {
+	if s != nil {
+		s.manager.Close()
+	}
+}
+
+// record has the container remember the unit, and takes it back on failure, if
+// it was made by us.
+func (s *scope) record(c *Container, u *undo.Stack) {
+	if s == nil {
+		return
+	}
+	c.Unit = s.want.Unit
 	u.Push(func() {
 		if s.holder != nil {
 			s.holder.Release()
@@ -119,6 +133,9 @@ func (s *scope) push(u *undo.Stack) {
 
 // use has a launch be in the scope.
 func (s *scope) use(r *launch.Request) {
+	if s == nil {
+		return
+	}
 	r.CgroupPath, r.CgroupMake, r.Cloned = s.path, s.start, s.born
 }
 
