@@ -27,6 +27,10 @@ func unapplied(spec *specs.Spec) []string {
 	if r != nil && r.Memory != nil && r.Memory.Kernel != nil { //nolint:staticcheck // deprecated, but bundles have it
 		out = append(out, "linux.resources.memory.kernel")
 	}
+	// All of it is hierarchical since 5.11; that it is not cannot be had.
+	if r != nil && r.Memory != nil && r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy {
+		out = append(out, "linux.resources.memory.useHierarchy")
+	}
 	return out
 }
 

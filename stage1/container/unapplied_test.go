@@ -15,11 +15,11 @@ import (
 
 func TestWhatIsNotAppliedIsNamed(t *testing.T) {
 	var spec specs.Spec
-	const config = `{"linux":{"mountLabel":"l","resources":{"network":{"classID":1},"memory":{"limit":1,"kernel":1,"kernelTCP":1},"blockIO":{"weight":10,"leafWeight":10}}}}`
+	const config = `{"linux":{"mountLabel":"l","resources":{"network":{"classID":1},"memory":{"limit":1,"useHierarchy":false,"kernel":1,"kernelTCP":1},"blockIO":{"weight":10,"leafWeight":10}}}}`
 	if err := json.Unmarshal([]byte(config), &spec); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"linux.mountLabel", "linux.resources.memory.kernel"}
+	want := []string{"linux.mountLabel", "linux.resources.memory.kernel", "linux.resources.memory.useHierarchy"}
 	if got := unapplied(&spec); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
