@@ -34,7 +34,7 @@ How to read some of them:
 - misc_props leaves its program out of the bundle and then runs it. pidfile kills a container whose command, true, has ended.
 - mounts looks for the order of mounts in /proc/self/mountinfo, which lists them by number since Linux 6.8. The sources of gantry-oci's bind mounts have theirs from outside, where they are opened before the first file system is made. They are mounted as config.md, Mounts, has it ("The runtime MUST mount entries in the listed order"): what is listed later covers what came before.
 - hooks_stdin wants "created" as the status that prestart hooks are told; runtime.md, State, has that of a container of which "the runtime has finished the create operation". It also wants the process number that state tells later, when the command, true, has ended and there is none: who is slow passes.
-- linux_cgroups_blkio wants blkio.leaf_weight, which kernels have not had since 5.0; linux_cgroups_memory wants a limit of kernel memory, which they have not had since 5.16. linux_cgroups_network and linux_cgroups_hugetlb want hierarchies of version 1 that are rarely mounted, linux_cgroups_blkio a device 8:0: without them all three refuse the bundle, and no line about it is printed.
+- linux_cgroups_blkio wants blkio.leaf_weight, which kernels have not had since 5.0; linux_cgroups_memory wants a limit of kernel memory, which they have not had since 5.16. linux_cgroups_network and linux_cgroups_hugetlb want hierarchies of version 1 that are rarely mounted, linux_cgroups_blkio also a device 8:0: a runtime that cannot set what is asked refuses the bundle, and no line is printed.
 
 `
 
