@@ -18,7 +18,7 @@ import (
 )
 
 // pipe is the write end, for the handler. There is one in a process.
-var pipe uintptr
+var pipe uintptr //nolint:unused // by the handler, in assembly
 
 // Defined in assembly. handler is called by the kernel on the signal stack
 // that the runtime gives each thread; restorer is what it returns to.
