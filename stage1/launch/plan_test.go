@@ -380,6 +380,15 @@ func FuzzPlan(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	mapped := baseSpec("app")
+	mapAll(mapped)
+	add(mapped, specs.UserNamespace, "")
+	add(mapped, specs.TimeNamespace, "/ns/time")
+	mapped.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}}
+	if b, err = json.Marshal(mapped); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var spec specs.Spec
 		if json.Unmarshal(b, &spec) != nil {
