@@ -175,8 +175,11 @@ func (c *Container) handOut(o *CreateOptions, created *launch.Created, resctrl *
 	}
 	c.Pid, c.Start, c.Boot, c.Cgroups = created.Pid, created.Start, created.Boot, created.Cgroups
 	if o.Attended {
-		c.created = created // the record tells of the process when it runs
-	} else if err := c.write(); err != nil {
+		c.created = created
+	}
+	// Before it runs, so that no app is ever without a record of it. One that
+	// is attended counts as running from here: if we are killed now it ends.
+	if err := c.write(); err != nil {
 		return err
 	}
 	if resctrl != nil {
@@ -391,10 +394,7 @@ func (c *Container) Launch() error {
 // its socket, or at ours.
 func (c *Container) begin(agent *launch.Agent) error {
 	if c.created != nil {
-		if err := c.created.Begin(agent); err != nil {
-			return err
-		}
-		return c.write()
+		return c.created.Begin(agent)
 	}
 	if agent == nil {
 		return launch.Begin(c.dir, nil, nil, 0)
