@@ -43,10 +43,18 @@ func commands() []command {
 	}
 }
 
-func (c *call) store() container.Root { return container.Root{Dir: c.root, Warn: note} }
+func (c *call) store() container.Root { return container.Root{Dir: c.root, Warn: c.note} }
 
-// note says what was left out though it had only been a default.
-func note(text string) { fmt.Fprintln(os.Stderr, "gantry-oci: note: "+printable(text)) }
+// note says what was left out though it had only been a default. Standard error
+// is the container's own under an engine, which gives us a log. There podman
+// looks for one error and no line more, so notes wait until there is none.
+func (c *call) note(text string) {
+	if c.log != "" && c.log != "/dev/stderr" {
+		c.notes = append(c.notes, text)
+		return
+	}
+	fmt.Fprintln(os.Stderr, "gantry-oci: note: "+printable(text))
+}
 
 // createFlags are those of create and run.
 type createFlags struct {
@@ -70,7 +78,7 @@ func (o *createFlags) options(c *call) (container.CreateOptions, error) {
 		return o.CreateOptions, errors.New("--no-pivot: is not supported: a root on a ramdisk cannot be left safely without pivot_root")
 	}
 	q := o.CreateOptions
-	q.ID, q.Notes, q.Systemd, q.InUserns = c.args[0], note, c.systemdCgroup, c.inside
+	q.ID, q.Notes, q.Systemd, q.InUserns = c.args[0], c.note, c.systemdCgroup, c.inside
 	var err error
 	if q.Listen, q.Preserve, err = container.Preserved(o.preserve); err != nil {
 		return q, err

@@ -44,8 +44,9 @@ type globals struct {
 // call is one command line, parsed.
 type call struct {
 	globals
-	args []string
-	line []string // the command and all that was given to it
+	args  []string
+	line  []string // the command and all that was given to it
+	notes []string // for the log
 }
 
 // command is one command. Its flags write where the closure reads.
@@ -73,7 +74,7 @@ func run(args []string) int {
 	f.SetInterspersed(false)
 	f.Usage = func() {}
 	f.StringVar(&g.root, "root", defaultRoot(), "keep the state of containers in `DIR`, best on a tmpfs")
-	f.StringVar(&g.log, "log", "", "also write errors to `FILE`")
+	f.StringVar(&g.log, "log", "", "also write errors to `FILE`, and notes there only")
 	f.StringVar(&g.logFormat, "log-format", "text", "write that file as `FORMAT`: text or json")
 	f.BoolVar(&g.debug, "debug", false, "also write what was asked, to the file of --log or to standard error")
 	f.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the group")
@@ -129,7 +130,12 @@ func dispatch(g *globals, name string, args []string) error {
 		if g.root == "" {
 			return errors.New("--root: is empty")
 		}
-		return do(&call{globals: *g, args: f.Args(), line: append([]string{name}, args...)})
+		c := &call{globals: *g, args: f.Args(), line: append([]string{name}, args...)}
+		err := do(c)
+		if err == nil {
+			c.record("warning", c.notes...)
+		}
+		return err
 	}
 	return fmt.Errorf("unknown command %q; 'gantry-oci --help' lists them", name)
 }
@@ -188,18 +194,23 @@ func (g *globals) tell(args []string) {
 	fmt.Fprintln(os.Stderr, "gantry-oci: debug: "+printable(text))
 }
 
-func (g *globals) record(level, text string) {
+func (g *globals) record(level string, texts ...string) {
+	if len(texts) == 0 {
+		return
+	}
 	f, err := os.OpenFile(g.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return // the message was printed
 	}
 	defer f.Close()
 	now := time.Now().Format(time.RFC3339)
-	if g.logFormat == "json" {
-		_ = json.NewEncoder(f).Encode(map[string]string{"level": level, "msg": text, "time": now})
-		return
+	for _, text := range texts {
+		if g.logFormat == "json" {
+			_ = json.NewEncoder(f).Encode(map[string]string{"level": level, "msg": text, "time": now})
+			continue
+		}
+		fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, text)
 	}
-	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, text)
 }
 
 // printable replaces control characters: part of a message may come from a
