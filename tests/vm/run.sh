@@ -44,7 +44,7 @@ cp "$here/leave" "$suite/leave"
 
 # The tests of a package come one after the other and keep one processor busy:
 # two guests, each with a part of the packages, take half the time of one.
-second='^(tests/|stage1/container$)'
+second='^(tests/(engines|oci|script)|stage1/container)$'
 cd "$suite/tests"
 find . -name test -type f -printf '%P\n' | sed 's|/test$||' | sort >"$work/packages"
 grep -vE "$second" "$work/packages" >"$suite/list.first" || true
