@@ -26,6 +26,7 @@ import (
 type bench struct {
 	bin, work, out string
 	only           string
+	bundled        bool   // the bundles of the peers are there
 	docs           string // page whose figures are replaced; empty: none
 	pairs          int
 	slow           int // pairs of what takes seconds
