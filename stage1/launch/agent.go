@@ -87,7 +87,7 @@ func (a *Agent) reach(pidfd *os.File, pid int) (*handover, error) {
 func (r *ExecRequest) handover(plan stage1.Plan, init *os.File, pid int) (*handover, error) {
 	agent := AgentOf(r.Spec, specs.State{ID: r.ID, Status: specs.StateRunning, Pid: r.Status.Pid, Bundle: r.Bundle})
 	own := slices.ContainsFunc(plan.Steps, func(s stage1.Step) bool { return s.Seccomp != nil })
-	reborn := slices.ContainsFunc(plan.Steps, func(s stage1.Step) bool { return s.Reborn != nil })
+	reborn := isReborn(plan)
 	if !own || reborn {
 		init, pid = nil, 0
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -29,7 +30,12 @@ type birth struct {
 }
 
 // sync is the parent's end of the socket gantry-init reports on.
-type syncSocket struct{ fd int }
+type syncSocket struct {
+	fd int
+	// reborn: gantry-init makes the process that becomes the app, and both
+	// write here. Which of them is heard first is chance.
+	reborn bool
+}
 
 // clone starts gantry-init. The calling goroutine is locked to its thread,
 // whose end the child's death signal is about; but where that thread would
@@ -89,7 +95,7 @@ func (b *birth) cloneHere() (pid int, pidfd *os.File, sync syncSocket, err error
 	defer unix.Close(self)
 	attr.Files[stage1.InitSelf] = uintptr(self)
 	pid, pidfd, err = b.fork(self, attr)
-	return pid, pidfd, syncSocket{pair[0]}, err
+	return pid, pidfd, syncSocket{fd: pair[0], reborn: isReborn(b.plan)}, err
 }
 
 func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File, err error) {
@@ -160,6 +166,11 @@ func (b *birth) settleOn() (home func(), err error) {
 	return func() { _ = unix.SchedSetaffinityDynamic(0, was) }, nil
 }
 
+// isReborn tells whether gantry-init goes on as another process.
+func isReborn(plan stage1.Plan) bool {
+	return slices.ContainsFunc(plan.Steps, func(s stage1.Step) bool { return s.Reborn != nil })
+}
+
 // received is what gantry-init sent with its messages.
 type received struct {
 	pty   *os.File   // master of the terminal
@@ -211,8 +222,11 @@ func (s syncSocket) waitMore(signals *signals, h *handover, got *received) error
 		case err != nil:
 			return fmt.Errorf("hear from gantry-init: %w", err)
 		}
-		if err := got.take(b[:n], oob[:oobn]); err != nil || got.created || got.waits {
+		if err := got.take(b[:n], oob[:oobn]); err != nil {
 			return err
+		}
+		if (got.created || got.waits) && (got.child != nil || !s.reborn) {
+			return nil
 		}
 		if err := s.listen(h, got); err != nil {
 			return err

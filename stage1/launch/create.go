@@ -173,7 +173,7 @@ func Begin(dir *os.File, agent *Agent, pidfd *os.File, pid int) error {
 		return fmt.Errorf("reach the app: %w", err)
 	}
 	defer unix.Close(fd)
-	return syncSocket{fd}.begin(handover)
+	return syncSocket{fd: fd}.begin(handover)
 }
 
 func (s syncSocket) begin(handover *handover) error {
