@@ -19,6 +19,7 @@ export PATH=$cache/bin:$PATH
 # Test data belongs to a file system of its own kind, not to a tmpfs.
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/gantry-test.XXXXXX")
 export TMPDIR=$work/tmp RECORD=$work/record
+chmod 0711 "$work" # some programs run as ordinary users
 mkdir -p "$TMPDIR" && : >"$RECORD"
 trap 'chmod -R u+rwX "$work" 2>/dev/null; rm -rf -- "$work"' EXIT
 began=$(date +%s)

@@ -4,6 +4,7 @@ package functional
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/tests/gantry"
 )
@@ -110,10 +113,20 @@ func (s server) status() status {
 func (s server) crash() {
 	s.t.Helper()
 	st := s.status()
+	app, err := unix.PidfdOpen(st.PID, 0) // the number may soon be somebody else's
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer unix.Close(app)
 	if err := syscall.Kill(st.Supervisor, syscall.SIGKILL); err != nil {
 		s.t.Fatal(err)
 	}
-	eventually(s.t, "the app follows its supervisor", func() bool { return syscall.Kill(st.PID, 0) != nil })
+	ended := []unix.PollFd{{Fd: int32(app), Events: unix.POLLIN}}
+	if n, err := unix.Poll(ended, 60_000); n != 1 {
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", st.PID))
+		stack, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stack", st.PID))
+		s.t.Fatalf("the app does not follow its supervisor within a minute: %v\n%s\n%s", err, status, stack)
+	}
 	if after := s.status(); after.State != "exited" || after.Exit != nil && after.Exit.Known {
 		s.t.Errorf("after kill -9 it is %+v", after)
 	}
