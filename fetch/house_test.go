@@ -6,6 +6,11 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
@@ -44,11 +49,11 @@ type house struct {
 func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), conf: t.TempDir(), libexec: libexec(t, "good"), lines: &lines{}}
-	priv, pub, err := sign.Keygen(nil)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
-	h.key, err = sign.LoadKey(priv, nil)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	check(t, err)
-	h.pub = pub
+	h.key, h.pub = key, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	t.Setenv("REGISTRY_AUTH_FILE", "")
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	t.Setenv("HOME", t.TempDir())

@@ -20,6 +20,7 @@ import (
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/tests/ability"
 	"github.com/gantryrun/gantry/tests/built"
+	"github.com/gantryrun/gantry/tests/testkey"
 )
 
 // host is a gantry of a test's own, with one signed and trusted image.
@@ -40,7 +41,9 @@ func newHost(t testing.TB, mkimage ...string) *host {
 	}}
 	h.ok(exec.Command(filepath.Join(bin, "tests", "mkimage"), append(mkimage, "busybox", h.ref)...))
 	key := filepath.Join(dir, "key")
-	h.gantry("trust", "keygen", "--output", key)
+	if err := testkey.Write(key); err != nil {
+		t.Fatal(err)
+	}
 	h.gantry("sign", "--key", key+".key", h.ref)
 	h.gantry("trust", "add", "--prefix", "oci:"+filepath.Join(dir, "oci"), key+".pub")
 	t.Cleanup(func() { // before the directory goes, whatever the test left

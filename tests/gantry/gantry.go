@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package gantry drives one throw-away installation of the real executables
-// from Go tests: a store, a policy and a key of its own.
+// from Go tests: a store and a policy of its own.
 package gantry
 
 import (
@@ -16,6 +16,7 @@ import (
 
 	"github.com/gantryrun/gantry/tests/built"
 	"github.com/gantryrun/gantry/tests/imagetest"
+	"github.com/gantryrun/gantry/tests/testkey"
 )
 
 // Host is an installation under a temporary directory.
@@ -47,7 +48,9 @@ func New(t testing.TB) *Host {
 	if err := os.MkdirAll(filepath.Join(dir, "etc", "trust.d"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.Must("trust", "keygen", "--output", h.Key())
+	if err := testkey.Write(h.Key()); err != nil {
+		t.Fatal(err)
+	}
 	h.Must("trust", "add", "--prefix", "oci:"+h.layout, h.Key()+".pub")
 	t.Cleanup(h.clean)
 	return h

@@ -26,6 +26,7 @@ import (
 
 	"github.com/gantryrun/gantry/tests/ability"
 	"github.com/gantryrun/gantry/tests/built"
+	"github.com/gantryrun/gantry/tests/testkey"
 )
 
 func TestScripts(t *testing.T) {
@@ -214,13 +215,13 @@ func image(ts *testscript.TestScript, neg bool, args []string) {
 	run(ts, "mkimage", append(args[2:], args[0], ts.Getenv("OCI")+":"+args[1])...)
 }
 
-// signed KIND NAME [FLAG…] also signs it with the script's key, which is made
-// and trusted for the layout at its first use.
+// signed KIND NAME [FLAG…] also signs it with the key of tests, which is there
+// and trusted for the layout from its first use on.
 func signed(ts *testscript.TestScript, neg bool, args []string) {
 	image(ts, neg, args)
 	key := ts.MkAbs("key")
 	if _, err := os.Stat(key + ".key"); err != nil {
-		run(ts, "gantry", "trust", "keygen", "--output", key)
+		ts.Check(testkey.Write(key))
 		run(ts, "gantry", "trust", "add", "--prefix", ts.Getenv("OCI"), key+".pub")
 	}
 	run(ts, "gantry", "sign", "--key", key+".key", ts.Getenv("OCI")+":"+args[1])
