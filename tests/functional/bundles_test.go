@@ -124,6 +124,8 @@ func badBundles() []badBundle {
 		}},
 		{`linux.netDevices: need a network namespace in linux.namespaces (config-linux.md, Network Devices)`, without(specs.NetworkNamespace, netDevice("eth0", ""))},
 		{`linux.netDevices[eth0].name: "a/b" is not the name of an interface (config-linux.md, Network Devices)`, netDevice("eth0", "a/b")},
+		// CVE-2021-43784: a name longer than an attribute's length can tell.
+		{`linux.netDevices[eth0].name: "sixteen-letters-" is not the name of an interface (config-linux.md, Network Devices)`, netDevice("eth0", "sixteen-letters-")},
 		{`linux.netDevices[nosuch]: find interface nosuch: Link not found (config-linux.md, Network Devices)`, netDevice("nosuch", "")},
 		{`mounts[7].destination: is missing (config.md, Mounts)`, mounted(specs.Mount{Type: "tmpfs"})},
 		{`mounts[7] (/): nothing can be mounted on / (config.md, Mounts)`, mounted(specs.Mount{Destination: "/", Type: "tmpfs"})},
