@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,11 +29,9 @@ func update(f *pflag.FlagSet) func(*call) error {
 	}
 	f.String("kernel-memory", "", "accepted for compatibility: kernels have no such limit any more")
 	f.String("kernel-memory-tcp", "", "accepted for compatibility: kernels have no such limit any more")
-	rdt := []*string{f.String("l3-cache-schema", "", "refused: a class of Intel RDT stays what the bundle says"), f.String("mem-bw-schema", "", "refused: a class of Intel RDT stays what the bundle says")}
+	l3 := f.String("l3-cache-schema", "", "cache of the container's class of Intel RDT, `LINE` of schemata")
+	bandwidth := f.String("mem-bw-schema", "", "memory bandwidth of that class, `LINE` of schemata")
 	return func(c *call) error {
-		if *rdt[0]+*rdt[1] != "" {
-			return errors.New("--l3-cache-schema, --mem-bw-schema: are not supported; a class of Intel RDT stays what the bundle says")
-		}
 		r, err := resources(*file, values)
 		if err != nil {
 			return err
@@ -42,7 +41,13 @@ func update(f *pflag.FlagSet) func(*call) error {
 			return err
 		}
 		defer ct.Close()
-		return ct.Update(r)
+		if err := ct.Update(r); err != nil {
+			return err
+		}
+		if lines := slices.DeleteFunc([]string{*l3, *bandwidth}, func(s string) bool { return s == "" }); len(lines) > 0 {
+			return ct.Reclassify(lines...)
+		}
+		return nil
 	}
 }
 

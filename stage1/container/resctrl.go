@@ -47,18 +47,23 @@ type class struct {
 	schema []string // lines of schemata, in the order they are written
 }
 
+// dir is that of the class a container is in.
+func (r *resctrl) dir(rdt *specs.LinuxIntelRdt, id string) string {
+	if rdt.ClosID == "" {
+		return filepath.Join(r.root, id)
+	}
+	return filepath.Join(r.root, rdt.ClosID) // "/" is the root itself
+}
+
 // plan refuses what is there already and would go with the container.
 func (r *resctrl) plan(rdt *specs.LinuxIntelRdt, id string) (*class, error) {
-	c := &class{on: r, dir: filepath.Join(r.root, rdt.ClosID)} // "/" is the root itself
+	c := &class{on: r, dir: r.dir(rdt, id)}
 	for _, line := range append([]string{rdt.L3CacheSchema, rdt.MemBwSchema}, rdt.Schemata...) {
 		if line != "" {
 			c.schema = append(c.schema, line)
 		}
 	}
 	c.fresh = rdt.ClosID == "" || len(c.schema) > 0
-	if rdt.ClosID == "" {
-		c.dir = filepath.Join(r.root, id)
-	}
 	if rdt.EnableMonitoring {
 		c.group = filepath.Join(c.dir, "mon_groups", id)
 		c.ours = append(c.ours, c.group)
@@ -177,6 +182,24 @@ func (c *Container) class(spec *specs.Spec) (*class, error) {
 		return nil, err
 	}
 	return r.plan(spec.Linux.IntelRdt, c.ID)
+}
+
+// Reclassify changes what the class of a container may use: for all who are in
+// it, if the bundle names one.
+func (c *Container) Reclassify(schemata ...string) error {
+	spec, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	if spec.Linux == nil || spec.Linux.IntelRdt == nil {
+		return fmt.Errorf("container %q is in no class of Intel RDT: its bundle has no linux.intelRdt", c.ID)
+	}
+	r, err := openResctrl()
+	if err != nil {
+		return err
+	}
+	own := class{on: r, dir: r.dir(spec.Linux.IntelRdt, c.ID), schema: schemata}
+	return own.fill()
 }
 
 // declassify is for a container whose processes have ended.

@@ -116,6 +116,27 @@ func TestClassesOfService(t *testing.T) {
 	}
 }
 
+// What update changes is the class that the bundle means, and no other.
+func TestSchemataOfTheClassAreChanged(t *testing.T) {
+	for closID, name := range map[string]string{"": "id/schemata", "gold": "gold/schemata", "/": "schemata"} {
+		r := fakeResctrl(t)
+		for _, dir := range []string{"id", "gold"} {
+			if err := r.mkdir(filepath.Join(r.root, dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		own := class{on: r, dir: r.dir(&specs.LinuxIntelRdt{ClosID: closID}, "id"), schema: []string{"L3:0=1"}}
+		if err := own.fill(); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{"id/schemata", "gold/schemata", "schemata"} {
+			if changed := strings.HasPrefix(r.has(file), "L3:0=1\n"); changed != (file == name) {
+				t.Errorf("closID %q: %s changed: %v", closID, file, changed)
+			}
+		}
+	}
+}
+
 // "The runtimes MUST write l3CacheSchema first and memBwSchema last", and
 // schemata after both.
 func TestSchemataAreWrittenInTheirOrder(t *testing.T) {
