@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -90,15 +91,17 @@ func (s *Pods) create(uuid string) (*Pod, error) {
 	}
 	p.owned = true
 	if err := p.Move(Prepare); err != nil {
+		_ = os.Remove(path) // ours still, if gc was not faster
 		_ = p.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-// mkdirs makes the phases. Nobody but root reads what is below.
+// mkdirs makes the phases, that of embryos last: who can make one finds the
+// others there. Nobody but root reads what is below.
 func (s *Pods) mkdirs() error {
-	for _, p := range Phases() {
+	for _, p := range slices.Backward(Phases()) {
 		if err := os.MkdirAll(filepath.Join(s.dir, string(p)), 0o700); err != nil {
 			return err
 		}

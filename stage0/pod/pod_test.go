@@ -458,3 +458,18 @@ func TestReadersDoNotMakeBusy(t *testing.T) {
 		<-done
 	}
 }
+
+// Guards: of the first pods of a store, made at the same moment, one stayed
+// behind as an embryo: it was made between the directory of embryos and the
+// one it was to move to.
+func TestFirstPodsLeaveNoEmbryo(t *testing.T) {
+	s := store(t)
+	if err := os.MkdirAll(filepath.Join(s.dir, string(Embryo)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, "", Prepare)
+	left, err := os.ReadDir(filepath.Join(s.dir, string(Embryo)))
+	if err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+}
