@@ -327,7 +327,13 @@ func TestWaitAndExit(t *testing.T) {
 func TestWaitForRemoved(t *testing.T) {
 	h := newHost(t)
 	for n, want := range map[string]string{"7": "7", "9": "137 (SIGKILL)"} {
-		h.gantry("run", "-d", "--rm", "--name", "w", h.ref, "sh", "-c", "trap 'exit 7' HUP; while :; do sleep 0.05; done")
+		h.gantry("run", "-d", "--rm", "--name", "w", h.ref, "sh", "-c", "trap 'exit 7' HUP; echo ready; while :; do sleep 0.05; done")
+		// Process 1 of a pid namespace is not ended by a signal it does not expect yet.
+		for until := time.Now().Add(time.Minute); h.gantry("logs", "w") != "ready"; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatal("the app is not ready within a minute")
+			}
+		}
 		p := must(h.env.pods().Find("w"))(t)
 		heard := make(chan Record, 1)
 		go func() {
