@@ -114,26 +114,24 @@ func open(socket string, shared bool) (_ *bus, err error) {
 func (b *bus) close() { _ = b.f.Close() }
 
 // authenticate proves nothing: the kernel tells the other side who we are. It
-// must not be told a uid, which in a user namespace would be another one.
+// must not be told a uid, which in a user namespace would be another one. All
+// of it is said at once, as systemd's own clients do: a systemd that reads the
+// last word together with the first message does not look at that message
+// before more comes, and nothing does.
 func (b *bus) authenticate() error {
-	say := func(words, want string) error {
-		if _, err := b.f.WriteString(words); err != nil {
-			return err
-		}
+	if _, err := b.f.WriteString("\x00AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"); err != nil {
+		return err
+	}
+	for _, want := range []string{"DATA", "OK"} {
 		line, err := b.line()
 		if err == nil && !strings.HasPrefix(line, want) {
 			err = fmt.Errorf("it says %q", line)
 		}
-		return err
+		if err != nil {
+			return err
+		}
 	}
-	if err := say("\x00AUTH EXTERNAL\r\n", "DATA"); err != nil {
-		return err
-	}
-	if err := say("DATA\r\n", "OK"); err != nil {
-		return err
-	}
-	_, err := b.f.WriteString("BEGIN\r\n")
-	return err
+	return nil
 }
 
 // line reads byte by byte, so that nothing behind it is lost.
