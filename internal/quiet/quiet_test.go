@@ -47,7 +47,7 @@ func TestOnlyTheMonitorIsSlowed(t *testing.T) {
 		// all processors are idle; it has run no goroutine of ours.
 	}
 	if slowed == 0 {
-		t.Skip("the kernel did not let us")
+		t.Skip("ability missing: CAP_SYS_NICE")
 	}
 	if slowed > 1 {
 		t.Errorf("%d threads were slowed", slowed)
