@@ -86,15 +86,15 @@ func open(socket string, shared bool) (_ *bus, err error) {
 			b.close()
 		}
 	}()
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
-		return nil, fmt.Errorf("%s: %w", socket, err)
-	}
-	// Deadlines of the kernel: the file blocks.
+	// Deadlines of the kernel: the file blocks, and so does connecting to who accepts nobody.
 	limit := unix.NsecToTimeval(int64(defaultWait))
 	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &limit); err != nil {
 			return nil, err
 		}
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
+		return nil, fmt.Errorf("%s: %w", socket, err)
 	}
 	if err := b.authenticate(); err != nil {
 		return nil, fmt.Errorf("authenticate: %w", err)
