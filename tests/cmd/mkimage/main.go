@@ -19,7 +19,7 @@ import (
 )
 
 type options struct {
-	entrypoint, cmd, user, workdir, stop, env, volumes, labels, apart string
+	entrypoint, cmd, user, workdir, stop, env, volumes, expose, labels, apart string
 	page, archive, platforms, base                                    string
 	docker, push                                                      bool
 	layers, files                                                     int
@@ -35,6 +35,7 @@ func main() {
 	flag.StringVar(&o.stop, "stop-signal", "", "stop signal")
 	flag.StringVar(&o.env, "env", "", "variables, separated by commas")
 	flag.StringVar(&o.volumes, "volumes", "", "volumes, separated by commas")
+	flag.StringVar(&o.expose, "expose", "", "ports, separated by commas")
 	flag.StringVar(&o.labels, "labels", "", "labels K=V, separated by commas")
 	flag.StringVar(&o.apart, "apart", "", "with tar: prefixes that get a layer each, separated by commas")
 	flag.StringVar(&o.base, "base", "", "with tar: archive of the lower layer; the upper one is what differs")
@@ -220,12 +221,8 @@ func configure(image *imagetest.Image, o options) {
 		c.StopSignal = o.stop
 	}
 	c.Env = append(c.Env, words(o.env)...)
-	for _, v := range words(o.volumes) {
-		if c.Volumes == nil {
-			c.Volumes = map[string]struct{}{}
-		}
-		c.Volumes[v] = struct{}{}
-	}
+	c.Volumes = with(c.Volumes, words(o.volumes))
+	c.ExposedPorts = with(c.ExposedPorts, words(o.expose))
 	for _, l := range words(o.labels) {
 		if c.Labels == nil {
 			c.Labels = map[string]string{}
@@ -234,6 +231,17 @@ func configure(image *imagetest.Image, o options) {
 		c.Labels[k] = v
 	}
 	image.Docker = o.docker
+}
+
+// with adds names to a set, which stays nil while it is empty.
+func with(set map[string]struct{}, names []string) map[string]struct{} {
+	for _, name := range names {
+		if set == nil {
+			set = map[string]struct{}{}
+		}
+		set[name] = struct{}{}
+	}
+	return set
 }
 
 // words splits a list at its commas.
