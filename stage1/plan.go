@@ -32,7 +32,11 @@ type Plan struct {
 	UIDs   []IDMap `json:"uids,omitempty"` // of the user namespace it is born in
 	GIDs   []IDMap `json:"gids,omitempty"`
 	Before *Before `json:"before,omitempty"`
-	Userns bool    `json:"userns,omitempty"` // gantry-init walks as root of a user namespace that is not its parent's
+	// Context is the option that has SELinux label file systems, for those that
+	// gantry-init makes unasked; the Mount steps have it already.
+	Context string `json:"context,omitempty"`
+
+	Userns bool `json:"userns,omitempty"` // gantry-init walks as root of a user namespace that is not its parent's
 }
 
 // IDMap is one line of uid_map or gid_map.
@@ -192,6 +196,8 @@ type Mount struct {
 	// Else is the source of a bind mount, counted from 1, that takes its place
 	// where the namespace it is about does not belong to the user namespace.
 	Else int `json:"else,omitempty"`
+	// Label is the root's own, of SELinux, where no option can give it.
+	Label string `json:"label,omitempty"`
 }
 
 // Bind attaches a donated detached mount in the root.

@@ -141,7 +141,7 @@ func (o *CreateOptions) judge(spec *specs.Spec, terminal bool) error {
 	if spec.Linux != nil && !hasNamespace(spec, specs.MountNamespace) {
 		o.Notes("linux.namespaces: no mount namespace: its mounts are made in this one, below its root, and go when it is deleted; its root is a chroot, which keeps nobody in who may mount")
 	}
-	for _, field := range unapplied(spec) {
+	for _, field := range unapplied(spec, launch.SELinux()) {
 		o.Notes(field + ": is not applied by this runtime")
 	}
 	return nil

@@ -92,7 +92,7 @@ func FuzzBundle(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_ = unapplied(spec)
+		_ = unapplied(spec, false)
 		_ = cgroupPath(spec)
 		announce(spec.Process, 1)
 		for _, o := range []launch.PlanOptions{

@@ -14,12 +14,12 @@ import (
 // unapplied names what a bundle asks for and does not get. It is noted and not
 // refused because engines fill these in unasked and other runtimes pass over
 // them too.
-func unapplied(spec *specs.Spec) []string {
+func unapplied(spec *specs.Spec, selinux bool) []string {
 	if spec.Linux == nil {
 		return nil
 	}
 	var out []string
-	if spec.Linux.MountLabel != "" {
+	if spec.Linux.MountLabel != "" && !selinux {
 		out = append(out, "linux.mountLabel")
 	}
 	// No kernel has it since 5.16, and the specification does not recommend it.

@@ -20,10 +20,13 @@ func TestWhatIsNotAppliedIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"linux.mountLabel", "linux.resources.memory.kernel", "linux.resources.memory.useHierarchy"}
-	if got := unapplied(&spec); !slices.Equal(got, want) {
+	if got := unapplied(&spec, false); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := unapplied(Example()); len(got) > 0 {
+	if got := unapplied(&spec, true); !slices.Equal(got, want[1:]) {
+		t.Errorf("with SELinux %q, want %q", got, want[1:])
+	}
+	if got := unapplied(Example(), false); len(got) > 0 {
 		t.Errorf("of the example %q", got)
 	}
 }

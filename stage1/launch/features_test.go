@@ -124,6 +124,7 @@ func TestFeaturesTellTheTruth(t *testing.T) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 		}},
 		"apparmor": {*f.Linux.Apparmor.Enabled, func(s *specs.Spec) { s.Process.ApparmorProfile = "x" }},
+		"selinux":  {*f.Linux.Selinux.Enabled, func(s *specs.Spec) { s.Process.SelinuxLabel, s.Linux.MountLabel = "x", "y" }},
 		"memoryPolicy": {f.Linux.MemoryPolicy != nil, func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolDefault}
 		}},

@@ -118,9 +118,9 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 	}
 	o.attr.Clear = 0 // a new mount has nothing set
 	p.add(stage1.Step{Mount: &stage1.Mount{
-		Type: m.Type, Source: source, Options: slices.Concat(o.super, p.mappedOptions(m.Type, o.data)), Attr: o.attr, Target: target,
+		Type: m.Type, Source: source, Options: p.labelled(m.Type, slices.Concat(o.super, p.mappedOptions(m.Type, o.data))), Attr: o.attr, Target: target,
 		Plain: isBelow(target, "/proc") || isBelow(target, "/sys") || isBelow(target, "/dev"), CopyUp: o.copyUp,
-		Else: p.instead(m.Type, target),
+		Else: p.instead(m.Type, target), Label: p.rootLabel(m.Type),
 	}})
 }
 
@@ -148,7 +148,7 @@ func (p *planner) cgroup(target string, o mountOptions) {
 	writable := attr
 	writable.Set &^= unix.MOUNT_ATTR_RDONLY
 	p.add(stage1.Step{Mount: &stage1.Mount{
-		Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=0755", "size=1m"}, Attr: writable, Target: target, Plain: true,
+		Type: "tmpfs", Source: "tmpfs", Options: p.labelled("tmpfs", []string{"mode=0755", "size=1m"}), Attr: writable, Target: target, Plain: true,
 	}})
 	for _, controllers := range p.o.Cgroups.V1 {
 		p.hierarchy(target, controllers, attr)

@@ -37,6 +37,7 @@ type PlanOptions struct {
 	Userns   *Userns // that of the parent, if it is not the host's
 	Rows     uint16
 	Columns  uint16
+	SELinux  bool // the kernel takes labels of files
 
 	Container string // its id, in the state that hooks get; empty: a bundle with hooks is refused
 }
@@ -77,7 +78,7 @@ func Plan(spec *specs.Spec, o PlanOptions) (stage1.Plan, error) {
 	p.plan.Version = stage1.PlanVersion
 	p.preserve()
 	for _, stage := range []func() error{
-		p.namespaces, p.root, p.mounts, p.devices, p.createHooks, p.kernel, p.paths, p.process,
+		p.mountLabel, p.namespaces, p.root, p.mounts, p.devices, p.createHooks, p.kernel, p.paths, p.process,
 	} {
 		if err := stage(); err != nil {
 			return stage1.Plan{}, err

@@ -129,6 +129,14 @@ func TestPlans(t *testing.T) {
 				add(s, kind, "/ns/"+string(kind))
 			}
 		}},
+		{"selinux", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Bundle: "/bundle", Cgroups: launch.CgroupLayout{V1: []string{"pids"}}, SELinux: true}, func(s *specs.Spec) {
+			s.Process.SelinuxLabel, s.Linux.MountLabel = "u:r:container_t:s0:c1,c2", "u:r:container_file_t:s0:c1,c2"
+			s.Mounts = append(s.Mounts,
+				specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue"},
+				specs.Mount{Destination: "/data", Type: "bind", Source: "data", Options: []string{"bind"}},
+				specs.Mount{Destination: "/shared", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=1m", `fscontext=u:r:shared_t:s0`}},
+			)
+		}},
 		{"time", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
 			add(s, specs.TimeNamespace, "")
 			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: -3, Nanosecs: 7}, "boottime": {Secs: 1000}}
@@ -323,8 +331,11 @@ func TestPlanRefusesByFieldName(t *testing.T) {
 		"unknown capability \"CAP_NOT\"":    func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_NOT"} },
 		"process.rlimits[0].type":           func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOT"}} },
 		"mounts[7] (/): nothing":            func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
-		"exclude each other":                func(s *specs.Spec) { s.Process.ApparmorProfile, s.Process.SelinuxLabel = "a", "b" },
-		"linux.devices[0] (/dev/x): type":   func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+		"annotations[run.oci.mount_context_type]": func(s *specs.Spec) {
+			s.Linux.MountLabel, s.Annotations = "l", map[string]string{"run.oci.mount_context_type": "exec"}
+		},
+		"exclude each other":              func(s *specs.Spec) { s.Process.ApparmorProfile, s.Process.SelinuxLabel = "a", "b" },
+		"linux.devices[0] (/dev/x): type": func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
 	} {
 		spec := baseSpec("app")
 		edit(spec)

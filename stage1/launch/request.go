@@ -97,6 +97,7 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 	if r.Hooks != nil {
 		o.Container = r.Hooks.ID
 	}
+	o.SELinux = r.Spec.Linux != nil && r.Spec.Linux.MountLabel != "" && SELinux()
 	if r.Terminal {
 		o.Rows, o.Columns = terminalSize(r.Spec.Process.ConsoleSize)
 	}

@@ -136,6 +136,9 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 	if err := setattr(fd, after); err != nil {
 		return failed("set attributes of "+m.Type, m.Target, err)
 	}
+	if err := label(fd, m.Label); err != nil {
+		return failed("label "+m.Type, m.Target, err)
+	}
 	target, made, err := w.mountPoint(m.Target, m.Plain)
 	if err != nil {
 		return failed("mount "+m.Type, m.Target, err)
@@ -151,6 +154,20 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 		return failed("mount "+m.Type, m.Target, err)
 	}
 	return failed("mount "+m.Type, m.Target, w.keep(m, fd))
+}
+
+// label gives the root of a mount an SELinux label, if there is one to give.
+func label(mount int, label string) error {
+	if label == "" {
+		return nil
+	}
+	// A mount's descriptor only names it.
+	fd, err := unix.Openat(mount, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fsetxattr(fd, "security.selinux", []byte(label), 0)
 }
 
 // kept is a file system of the kernel's that was mounted here.
@@ -316,7 +333,7 @@ func (w *walk) mask(s *stage1.Mask) *stage1.StepError {
 func (w *walk) cover(target int, dir bool) error {
 	kept, fresh := &w.null, nullDevice
 	if dir {
-		kept, fresh = &w.empty, emptyDir
+		kept, fresh = &w.empty, w.emptyDir
 	}
 	if *kept < 0 {
 		fd, err := fresh()
@@ -365,7 +382,11 @@ func nullDevice() (int, error) {
 }
 
 // emptyDir is a detached mount of a directory with nothing in it.
-func emptyDir() (int, error) {
-	return newFS("tmpfs", "tmpfs", []string{"size=0", "nr_inodes=1", "mode=0555"},
+func (w *walk) emptyDir() (int, error) {
+	options := []string{"size=0", "nr_inodes=1", "mode=0555"}
+	if w.plan.Context != "" {
+		options = append(options, w.plan.Context)
+	}
+	return newFS("tmpfs", "tmpfs", options,
 		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }
