@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -79,7 +80,11 @@ const (
 
 // Request is one fetch. Store, Trees and Receipts stay the caller's.
 type Request struct {
-	Ref      image.Reference
+	Ref image.Reference
+	// From is where the bytes and the signatures come from when that is not
+	// what the image is to be called: it is stored, and judged, as Ref. The
+	// zero value is Ref.
+	From     image.Reference
 	Platform ispec.Platform // zero: this host's
 	Policy   *signature.Policy
 	Pull     Pull
@@ -91,6 +96,15 @@ type Request struct {
 	Trees    *tree.Dir
 	Receipts *signature.Receipts
 	Progress Progress // nil for silence
+	Stdin    *os.File // what a source called "-" is read from
+}
+
+// source is where the bytes come from.
+func (r Request) source() image.Reference {
+	if r.From != (image.Reference{}) {
+		return r.From
+	}
+	return r.Ref
 }
 
 // Result is an image that is here, verified and ready to mount.

@@ -34,41 +34,48 @@ type layout struct {
 }
 
 func openLayout(ctx context.Context, r Request) (*layout, error) {
-	l := &layout{ref: r.Ref}
+	l := &layout{ref: r.source()}
 	index, err := l.open()
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", r.Ref.Path, err)
+		return nil, fmt.Errorf("open %s: %w", l.ref.Path, err)
 	}
-	if index != l.file {
-		defer index.Close()
-	}
+	defer index.Close()
+	return l, l.start(ctx, r, index)
+}
+
+// start has a worker read what the parent opened. When it fails everything is
+// closed.
+func (l *layout) start(ctx context.Context, r Request, f *os.File) error {
+	var err error
 	if l.p, err = launch(ctx, r.Libexec, wire.Layout); err != nil {
 		l.closeFiles()
-		return nil, err
+		return err
 	}
-	start := wire.LayoutStart{Archive: l.file != nil, Tag: r.Ref.Tag, Digest: string(r.Ref.Digest), Path: r.Ref.Path}
-	if err = l.p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}, index); err != nil {
+	start := wire.LayoutStart{
+		Archive: l.file != nil, Docker: l.ref.Transport == image.DockerArchive, Any: l.ref.Transport == image.AnyArchive,
+		Tag: l.ref.Tag, Digest: string(l.ref.Digest), Path: l.said(),
+	}
+	if err = l.p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}, f); err != nil {
 		err = l.p.failure(err)
 	} else {
 		err = l.p.ready()
 	}
 	if err != nil {
 		l.Close()
-		return nil, err
 	}
-	return l, nil
+	return err
 }
 
-// open returns what the worker reads first: index.json, or the archive.
-func (l *layout) open() (*os.File, error) {
-	if l.ref.Transport == image.OCIArchive {
-		f, size, err := regular(unix.AT_FDCWD, l.ref.Path, 0)
-		if errors.Is(err, errNotRegular) {
-			return nil, fmt.Errorf("%w (a directory is written oci:%s)", err, l.ref.Path)
-		}
-		l.file, l.size = f, size
-		return f, err
+// said is how messages name the source.
+func (l *layout) said() string {
+	if l.ref.Path == image.Stdin {
+		return "standard input"
 	}
+	return l.ref.Path
+}
+
+// open returns what the worker reads first: index.json.
+func (l *layout) open() (*os.File, error) {
 	fd, err := unix.Open(l.ref.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOTDIR) {
 		return nil, fmt.Errorf("%w (an archive is written oci-archive:%s)", err, l.ref.Path)
@@ -271,8 +278,13 @@ func (l *layout) Blob(ctx context.Context, d ispec.Descriptor) (io.ReadCloser, e
 	if err := l.ask(wire.OpBlob, wire.Content{Digest: string(d.Digest)}, &at); err != nil {
 		return nil, err
 	}
+	return l.section(at)
+}
+
+// section is the part of an archive that a worker named.
+func (l *layout) section(at wire.Content) (io.ReadCloser, error) {
 	if at.Offset < 0 || at.Size < 0 || at.Offset > l.size || at.Size > l.size-at.Offset {
-		return nil, fmt.Errorf("blob %s of %s: %w", d.Digest, l.ref.Path, wire.ErrProtocol)
+		return nil, fmt.Errorf("blob %s of %s: %w", at.Digest, l.said(), wire.ErrProtocol)
 	}
 	return io.NopCloser(io.NewSectionReader(l.file, at.Offset, at.Size)), nil
 }

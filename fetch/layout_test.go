@@ -171,7 +171,7 @@ func TestOddLayouts(t *testing.T) {
 		}), "not an OCI layout"},
 		"no such name":       {strings.TrimSuffix(break1(func(string, imagetest.Packed) {}), "v1") + "v2", "it has: v1"},
 		"archive is no tar":  {"oci-archive:" + text, "tar"},
-		"archive compressed": {"oci-archive:" + gz, "gzip"},
+		"archive compressed": {"oci-archive:" + gz, "decompress"},
 		"archive is a dir":   {"oci-archive:" + t.TempDir(), "written oci:"},
 		"layout is a file":   {"oci:" + text, "written oci-archive:"},
 		"nothing there":      {"oci:/nonexistent/x", "no such file"},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -54,6 +55,9 @@ func (f *fetcher) resolve(ctx context.Context) (store.Image, []document, error) 
 // bytes must be those; without, the bytes say what the digest is.
 func (f *fetcher) top(ctx context.Context) (document, error) {
 	want := ispec.Descriptor{Digest: f.Ref.Digest}
+	if want.Digest == "" {
+		want.Digest = f.source().Digest
+	}
 	b, mediaType, err := f.src.Manifest(ctx, ispec.Descriptor{})
 	if err != nil {
 		return document{}, err
@@ -133,6 +137,9 @@ func (f *fetcher) refuse(err error) error {
 	var p *Problem
 	if errors.As(err, &p) || errors.Is(err, context.Canceled) {
 		return err
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("fetch %s: %w", f.Ref.Familiar(), err)
 	}
 	return &Problem{
 		What: fmt.Sprintf("fetch %s: %v", f.Ref.Familiar(), err),

@@ -37,13 +37,16 @@ type source interface {
 
 // openSource starts the worker for a reference's transport.
 func openSource(ctx context.Context, r Request) (source, error) {
-	switch r.Ref.Transport {
+	switch t := r.source().Transport; t {
 	case image.Registry:
 		return openRegistry(ctx, r)
-	case image.Layout, image.OCIArchive:
+	case image.Layout:
 		return openLayout(ctx, r)
+	case image.OCIArchive, image.DockerArchive, image.AnyArchive:
+		return openArchive(ctx, r)
+	default:
+		return nil, fmt.Errorf("transport %q is not supported", t)
 	}
-	return nil, fmt.Errorf("transport %q is not supported", r.Ref.Transport)
 }
 
 // registry is a source behind the net worker.
@@ -54,7 +57,8 @@ type registry struct {
 }
 
 func openRegistry(ctx context.Context, r Request) (*registry, error) {
-	cred, err := findCredentials(r.AuthFile, r.Ref.Host, r.Ref.Repository)
+	ref := r.source()
+	cred, err := findCredentials(r.AuthFile, ref.Host, ref.Repository)
 	if err != nil {
 		return nil, err
 	}
@@ -63,14 +67,14 @@ func openRegistry(ctx context.Context, r Request) (*registry, error) {
 		return nil, err
 	}
 	c, err := converse(p, wire.NetStart{
-		Host: r.Ref.Host, Repository: r.Ref.Repository, Credential: cred.Credential,
+		Host: ref.Host, Repository: ref.Repository, Credential: cred.Credential,
 		PlainHTTP: r.Insecure.HTTP, InsecureTLS: r.Insecure.TLS, UserAgent: "gantry/" + version.String(),
 	}, r.Ref.Familiar(), r.Progress)
 	if err != nil {
 		p.stop()
 		return nil, err
 	}
-	return &registry{client: c, ref: r.Ref, auth: cred}, nil
+	return &registry{client: c, ref: ref, auth: cred}, nil
 }
 
 func (s *registry) Close() { s.p.stop() }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -16,10 +17,17 @@ type Transport string
 
 // The transports. The zero value is a registry.
 const (
-	Registry   Transport = ""
-	Layout     Transport = "oci"
-	OCIArchive Transport = "oci-archive"
+	Registry      Transport = ""
+	Layout        Transport = "oci"
+	OCIArchive    Transport = "oci-archive"
+	DockerArchive Transport = "docker-archive" // of docker save and podman save
+	// AnyArchive is an archive of either kind, told apart by its content. It
+	// has no spelling and never is an image's name.
+	AnyArchive Transport = "archive"
 )
+
+// Stdin is the Path of an archive that comes from standard input.
+const Stdin = "-"
 
 const (
 	defaultHost = "docker.io"
@@ -54,6 +62,9 @@ type Reference struct {
 //	docker://nginx                docker.io/library/nginx:latest
 //	oci:dir[:name][@sha256:…]     a layout; dir is made absolute
 //	oci-archive:file[:name]       the same in a tar archive
+//	docker-archive:file[:ref]     an archive of docker save; ref as above
+//	docker-archive:file:@0        the same by its place in it
+//	oci-archive:-                 either kind of archive from standard input
 //
 // The grammar is that of github.com/distribution/reference except where that
 // one lets two spellings of one name differ or a name be taken for something
@@ -81,6 +92,9 @@ func parse(s string) (Reference, error) {
 	if rest, ok := strings.CutPrefix(s, "oci-archive:"); ok {
 		return parseLocal(OCIArchive, rest)
 	}
+	if rest, ok := strings.CutPrefix(s, "docker-archive:"); ok {
+		return parseLocal(DockerArchive, rest)
+	}
 	rest, _ := strings.CutPrefix(s, "docker://")
 	ref, err := parseRegistry(rest)
 	if err != nil {
@@ -91,9 +105,9 @@ func parse(s string) (Reference, error) {
 
 // transportHint helps those who typed a transport of other tools.
 func transportHint(s string) string {
-	for _, t := range []string{"dir", "docker-archive", "docker-daemon", "containers-storage", "ostree", "sif", "tarball"} {
+	for _, t := range []string{"dir", "docker-daemon", "containers-storage", "ostree", "sif", "tarball"} {
 		if strings.HasPrefix(s, t+":") {
-			return fmt.Sprintf(" (transport %s: is not supported; oci:, oci-archive: and docker:// are)", t)
+			return fmt.Sprintf(" (transport %s: is not supported; oci:, oci-archive:, docker-archive: and docker:// are)", t)
 		}
 	}
 	return ""
@@ -136,8 +150,8 @@ func (r Reference) Familiar() string {
 	return full
 }
 
-// parseLocal reads what follows oci: or oci-archive:. As in other tools the
-// path ends at the first colon, so a path with a colon cannot be written.
+// parseLocal reads what follows oci: and the like. As in other tools the path
+// ends at the first colon, so a path with a colon cannot be written.
 func parseLocal(t Transport, s string) (Reference, error) {
 	rest, d, err := cutDigest(s, true)
 	if err != nil {
@@ -148,9 +162,12 @@ func parseLocal(t Transport, s string) (Reference, error) {
 		return Reference{}, fmt.Errorf("no path after %q", t+":")
 	}
 	if named {
-		if err := checkLayoutTag(tag); err != nil {
+		if tag, err = entryName(t, tag); err != nil {
 			return Reference{}, err
 		}
+	}
+	if path == Stdin && t != Layout {
+		return Reference{Transport: t, Path: Stdin, Tag: tag, Digest: d}, nil
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -166,6 +183,26 @@ func parseLocal(t Transport, s string) (Reference, error) {
 		return Reference{}, fmt.Errorf("path %s ends like the start of a digest", quote(abs))
 	}
 	return Reference{Transport: t, Path: abs, Tag: tag, Digest: d}, nil
+}
+
+// entryName checks the name of an entry of a layout or an archive. In one of
+// docker save names are those of registries, canonical like all of them.
+func entryName(t Transport, name string) (string, error) {
+	if t != DockerArchive {
+		return name, checkLayoutTag(name)
+	}
+	if place, ok := strings.CutPrefix(name, "@"); ok {
+		n, err := strconv.ParseUint(place, 10, 16)
+		if err != nil || strconv.FormatUint(n, 10) != place {
+			return "", fmt.Errorf("%s is not a place in the archive, as in :@0", quote(name))
+		}
+		return name, nil
+	}
+	ref, err := parseRegistry(name)
+	if err != nil {
+		return "", fmt.Errorf("image %s in the archive: %w", quote(name), err)
+	}
+	return ref.String(), nil
 }
 
 // parseRegistry reads [host/]repository[:tag][@digest].

@@ -50,6 +50,12 @@ func TestParse(t *testing.T) {
 		"oci:/srv/me@home:app":               "oci:/srv/me@home:app",
 		"oci:/srv/x:quay.io/a/b:1":           "oci:/srv/x:quay.io/a/b:1",
 		"oci-archive:/srv/x.tar":             "oci-archive:/srv/x.tar",
+		"oci-archive:-":                      "oci-archive:-",
+		"docker-archive:/srv/x.tar":          "docker-archive:/srv/x.tar",
+		"docker-archive:/srv/x.tar:web":      "docker-archive:/srv/x.tar:docker.io/library/web:latest",
+		"docker-archive:/srv/x.tar:r:5/a:b":  "docker-archive:/srv/x.tar:r:5/a:b",
+		"docker-archive:/srv/x.tar:@3":       "docker-archive:/srv/x.tar:@3",
+		"docker-archive:-:web:1":             "docker-archive:-:docker.io/library/web:1",
 		"oci-archive:/srv/with space.tar:v1": "oci-archive:/srv/with space.tar:v1",
 	} {
 		ref, err := Parse(typed)
@@ -133,7 +139,11 @@ func TestParse_refuses(t *testing.T) {
 		{longName + ".io/a", "longer than 63"},
 		{strings.Repeat("a.", 130) + "io/a", "longer than 253"},
 		{"https://quay.io/a", "leave the scheme out"},
-		{"docker-archive:/x.tar", "transport docker-archive: is not supported"},
+		{"docker-archive:", "no path"},
+		{"docker-archive:/x.tar:", "empty"},
+		{"docker-archive:/x.tar:Web", "must be lower-case"},
+		{"docker-archive:/x.tar:@x", "not a place"},
+		{"docker-archive:/x.tar:@01", "not a place"},
 		{"dir:/x", "transport dir: is not supported"},
 		{"nginx\n", "control or invalid character at byte 5"},
 		{"ngi\x00nx", "control or invalid character at byte 3"},
@@ -230,7 +240,7 @@ func checkRoundTrip(t *testing.T, ref Reference) {
 // must be one of those that Parse documents.
 func compare(t *testing.T, s string) {
 	t.Helper()
-	if strings.HasPrefix(s, "oci:") || strings.HasPrefix(s, "oci-archive:") || strings.HasPrefix(s, "docker://") {
+	if strings.HasPrefix(s, "oci:") || strings.HasPrefix(s, "oci-archive:") || strings.HasPrefix(s, "docker-archive:") || strings.HasPrefix(s, "docker://") {
 		return
 	}
 	ours, err := Parse(s)
@@ -291,7 +301,7 @@ func TestParse_agreesWithDistribution(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
-		"nginx", "Docker.io/a/b:1", "r:5000/a@" + sha256A, "oci:/x:y", "oci-archive:/x.tar@" + sha256A, "[::1]:80/a", "docker://a", "a@sha512:" + hex64 + hex64,
+		"nginx", "Docker.io/a/b:1", "r:5000/a@" + sha256A, "oci:/x:y", "oci-archive:/x.tar@" + sha256A, "docker-archive:/x:a:1@" + sha256A, "docker-archive:-:@1", "[::1]:80/a", "docker://a", "a@sha512:" + hex64 + hex64,
 		"oci:/a@b:c@d", "LOCALHOST/a", "a.b:1/c:2@" + sha256A, hex64, "x/" + longName,
 	} {
 		f.Add(s)
@@ -306,7 +316,7 @@ func FuzzParse(f *testing.F) {
 		if ref.Transport == Registry && (ref.Host == "" || ref.Repository == "" || ref.Tag == "" && ref.Digest == "") {
 			t.Errorf("Parse(%q) = %+v is incomplete", s, ref)
 		}
-		if ref.Transport != Registry && !filepath.IsAbs(ref.Path) {
+		if ref.Transport != Registry && ref.Path != Stdin && !filepath.IsAbs(ref.Path) {
 			t.Errorf("Parse(%q) has path %q", s, ref.Path)
 		}
 	})

@@ -278,7 +278,9 @@ func CanonicalPrefix(s string) (string, error) {
 
 // isLayout names the transports whose names are paths. In capitals they are
 // refused, lest a lower-cased host read as one of them.
-func isLayout(scheme string) bool { return scheme == "oci" || scheme == "oci-archive" }
+func isLayout(scheme string) bool {
+	return scheme == "oci" || scheme == "oci-archive" || scheme == "docker-archive"
+}
 
 func checkComponent(c string) error {
 	switch {

@@ -5,6 +5,7 @@ package wire
 import (
 	"encoding/json"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 )
@@ -88,9 +89,27 @@ type Discovered struct {
 // the layout's index.json, or the whole archive.
 type LayoutStart struct {
 	Archive bool   `json:"archive"`
+	Docker  bool   `json:"docker,omitempty"` // an archive of docker save
+	Any     bool   `json:"any,omitempty"`    // an archive of either kind
 	Tag     string `json:"tag"`
 	Digest  string `json:"digest"`
 	Path    string `json:"path"` // for messages
+}
+
+// DockerImage is an image in an archive of docker save: where its parts are,
+// and what their digests are said to be. Missing says that the archive is none
+// of docker save.
+type DockerImage struct {
+	Missing bool      `json:"missing,omitempty"`
+	Config  Content   `json:"config"`
+	Layers  []Content `json:"layers"`
+}
+
+// InflateStart is the order for one archive: compressed bytes at 4, plain ones
+// out at 5.
+type InflateStart struct {
+	Compression string          `json:"compression"` // gzip or zstd
+	Limits      json.RawMessage `json:"limits"`
 }
 
 // ConvertStart is the order for one layer; its descriptors are inherited:
@@ -138,7 +157,8 @@ const (
 	BadMedia     Code = "media-type"
 	TooBig       Code = "too-big"
 	BadContent   Code = "content"
-	Bad          Code = "bad" // foreign material we refuse
+	Bad          Code = "bad"     // foreign material we refuse
+	NoRoom       Code = "no-room" // on this host
 	Other        Code = "other"
 )
 
@@ -152,6 +172,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Text }
+
+// Is lets a worker's full disk be one of the parent.
+func (e *Error) Is(target error) bool { return e.Code == NoRoom && target == syscall.ENOSPC }
 
 const maxText = 4 << 10
 

@@ -39,6 +39,7 @@ const (
 	Verify  = "verify"  // judges foreign signature material
 	Convert = "convert" // one layer: compressed tar in, data and index out
 	Merge   = "merge"   // layer indexes in, one file system image out
+	Inflate = "inflate" // a compressed archive in, a plain one out
 )
 
 // Message is one packet.
@@ -60,9 +61,10 @@ const (
 	OpBlob         = "blob"
 	OpPushBlob     = "push-blob"
 	OpPushManifest = "push-manifest"
-	OpNeed         = "need" // worker: the parent is asked for a blob of the layout
-	OpNote         = "note" // worker: a sentence for people, no answer
-	OpDone         = "done" // the answer to everything else
+	OpDocker       = "docker" // what an archive of docker save holds
+	OpNeed         = "need"   // worker: the parent is asked for a blob of the layout
+	OpNote         = "note"   // worker: a sentence for people, no answer
+	OpDone         = "done"   // the answer to everything else
 )
 
 // ErrProtocol says that the other side does not keep to the protocol.

@@ -4,7 +4,6 @@ package worker
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -27,13 +26,11 @@ const maxArchiveEntries = 100_000
 type archive struct {
 	f       *os.File
 	entries map[string]wire.Content
+	links   map[string]string // old archives of docker save name a layer twice so
 }
 
 func readArchive(f *os.File) (*archive, error) {
-	if err := uncompressed(f); err != nil {
-		return nil, err
-	}
-	a := &archive{f: f, entries: map[string]wire.Content{}}
+	a := &archive{f: f, entries: map[string]wire.Content{}, links: map[string]string{}}
 	// tar.Reader neither buffers nor reads ahead, so the file's own position
 	// after Next is where the entry's bytes start.
 	r := tar.NewReader(f)
@@ -45,9 +42,6 @@ func readArchive(f *os.File) (*archive, error) {
 		if err != nil {
 			return nil, fail(wire.Bad, "not a readable tar archive: %v", err)
 		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
 		if err := a.add(h); err != nil {
 			return nil, err
 		}
@@ -55,19 +49,40 @@ func readArchive(f *os.File) (*archive, error) {
 }
 
 func (a *archive) add(h *tar.Header) error {
+	name := path.Clean(strings.TrimPrefix(h.Name, "./"))
+	if len(a.entries)+len(a.links) >= maxArchiveEntries {
+		return fail(wire.Bad, "the archive holds more than %d files", maxArchiveEntries)
+	}
+	switch h.Typeflag {
+	case tar.TypeSymlink:
+		a.links[name] = path.Join(path.Dir(name), h.Linkname)
+		return nil
+	case tar.TypeLink:
+		a.links[name] = path.Clean(h.Linkname)
+		return nil
+	case tar.TypeReg:
+	default:
+		return nil
+	}
 	at, err := a.f.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return fmt.Errorf("read archive: %w", err)
 	}
-	name := path.Clean(strings.TrimPrefix(h.Name, "./"))
 	if _, twice := a.entries[name]; twice {
 		return fail(wire.Bad, "the archive holds %q twice", wire.Clean(name, 128))
 	}
-	if len(a.entries) == maxArchiveEntries {
-		return fail(wire.Bad, "the archive holds more than %d files", maxArchiveEntries)
-	}
 	a.entries[name] = wire.Content{Offset: at, Size: h.Size}
 	return nil
+}
+
+// entry finds a file by its name, through one link at most: no tool makes a
+// link to a link.
+func (a *archive) entry(name string) (wire.Content, bool) {
+	at, ok := a.entries[name]
+	if !ok {
+		at, ok = a.entries[a.links[name]]
+	}
+	return at, ok
 }
 
 // find names the place of a blob.
@@ -85,23 +100,8 @@ func (a *archive) find(d digest.Digest) (wire.Content, error) {
 
 // dockerHint recognises what people mix up.
 func (a *archive) dockerHint() string {
-	if _, ok := a.entries["manifest.json"]; ok {
-		return " but one of docker save; convert it with: skopeo copy docker-archive:FILE oci-archive:FILE.oci"
+	if _, ok := a.entries[dockerManifest]; ok {
+		return " but one of docker save; write docker-archive:FILE"
 	}
 	return ""
-}
-
-// uncompressed refuses what tar would only call broken.
-func uncompressed(f *os.File) error {
-	head := make([]byte, 6)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read archive: %w", err)
-	}
-	for name, magic := range map[string]string{"gzip": "\x1f\x8b", "zstd": "\x28\xb5\x2f\xfd", "xz": "\xfd7zXZ\x00", "bzip2": "BZh"} {
-		if bytes.HasPrefix(head[:n], []byte(magic)) {
-			return fail(wire.Bad, "the archive is compressed with %s; decompress it first", name)
-		}
-	}
-	return nil
 }

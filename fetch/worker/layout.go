@@ -63,7 +63,13 @@ func (l *layout) open(f *os.File) error {
 		if l.tar, err = readArchive(f); err != nil {
 			return err
 		}
+		if l.order.Docker {
+			return nil
+		}
 		at, ok := l.tar.entries["index.json"]
+		if !ok && l.order.Any {
+			return nil
+		}
 		if !ok {
 			return fail(wire.Bad, "%s holds no index.json: it is not an OCI archive%s", l.order.Path, l.tar.dockerHint())
 		}
@@ -83,6 +89,8 @@ func (l *layout) serve(ctx context.Context, m wire.Message, files []*os.File) (a
 	switch {
 	case m.Op == wire.OpResolve:
 		return l.resolve()
+	case m.Op == wire.OpDocker && l.tar != nil:
+		return l.docker()
 	case m.Op == wire.OpBlob && l.tar != nil:
 		return with(m, func(c wire.Content) (any, error) { return l.tar.find(digest.Digest(c.Digest)) })
 	case m.Op == wire.OpSignatures && len(files) == 1:

@@ -5,9 +5,11 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
@@ -37,7 +39,7 @@ func serveConvert(_ context.Context, c *wire.Conn) error {
 	sum, err := layer.Convert(in, order.MediaType, digest.Digest(order.DiffID), lim,
 		os.NewFile(fdData, "data"), os.NewFile(fdIdx, "index"))
 	if err != nil {
-		return answer(c, nil, fail(wire.Bad, "%v", err))
+		return answer(c, nil, bad(err))
 	}
 	// Whatever follows the compressed stream belongs to the blob and is
 	// hashed by the parent; it must not find the pipe closed.
@@ -45,6 +47,18 @@ func serveConvert(_ context.Context, c *wire.Conn) error {
 		return answer(c, nil, err)
 	}
 	return answer(c, sum, nil)
+}
+
+// bad words a failure to understand something foreign, unless it is for want of
+// room on this host.
+func bad(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fail(wire.NoRoom, "%v", err)
+	}
+	return fail(wire.Bad, "%v", err)
 }
 
 // serveMerge merges the indexes of an image's layers and ends.
@@ -62,7 +76,7 @@ func serveMerge(_ context.Context, c *wire.Conn) error {
 		return fmt.Errorf("read limits: %w", err)
 	}
 	if err := layer.Merge(idx, lim, os.NewFile(fdIn, "image")); err != nil {
-		return answer(c, nil, fail(wire.Bad, "%v", err))
+		return answer(c, nil, bad(err))
 	}
 	return answer(c, nil, nil)
 }

@@ -56,6 +56,9 @@ func kinds() map[string]kind {
 		wire.Convert: {profile: confine.Profile{
 			OpenFiles: 32, Threads: 32, FileSize: 1 << 43, Memory: 512 * mib, GoMemory: 32 * mib,
 		}, donated: 3, serve: serveConvert},
+		wire.Inflate: {profile: confine.Profile{
+			OpenFiles: 32, Threads: 32, FileSize: 1 << 43, Memory: 512 * mib, GoMemory: 32 * mib,
+		}, donated: 2, serve: serveInflate},
 		wire.Merge: {profile: confine.Profile{
 			OpenFiles: 1024, Threads: 32, FileSize: 16 * gib, Memory: 2 * gib, GoMemory: 64 * mib, CPU: 600,
 		}, donated: -1, serve: serveMerge},

@@ -122,6 +122,9 @@ func OpenLayout(dir string) (*Store, error) {
 	return s, nil
 }
 
+// Path is where the store lies.
+func (s *Store) Path() string { return s.dir }
+
 // Close ends the protection of what this Store wrote and did not name.
 func (s *Store) Close() error {
 	s.mu.Lock()

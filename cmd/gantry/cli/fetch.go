@@ -54,6 +54,7 @@ func (a *app) parseInsecure(options []string) (insecure, error) {
 type sourceFlags struct {
 	platform, authFile string
 	insecure           []string
+	as                 string // fetch only
 }
 
 func (f *sourceFlags) register(c *cobra.Command) {
@@ -84,20 +85,41 @@ func (b bar) Layer(d digest.Digest, done, total int64, phase fetch.Phase) {
 	b.progress.Layer(d, done, total, string(phase))
 }
 
+// origin is a place and the name that what is there is to have: as, or the
+// place itself.
+func origin(place, as string) (ref, from image.Reference, err error) {
+	if place == image.Stdin {
+		from = image.Reference{Transport: image.AnyArchive, Path: image.Stdin}
+	} else if from, err = parseRef(place); err != nil {
+		return ref, from, err
+	}
+	if as == "" {
+		if from.Path == image.Stdin {
+			return ref, from, withHint(fmt.Errorf("%s: what comes from standard input has no name that could be trusted", place),
+				"say what it is to be called, and judged as: gantry fetch %s --as NAME", place)
+		}
+		return from, image.Reference{}, nil
+	}
+	if ref, err = parseRef(as); err == nil && ref.Transport != image.Registry {
+		err = withHint(fmt.Errorf("--as %s: not a name", as), "an image is called as on a registry: registry.example.com/acme/web:1")
+	}
+	return ref, from, err
+}
+
 // source opens everything a request to where ref lives needs. The caller
 // closes it.
-func (a *app) source(e stage0.Env, ref, platform, authFile string, quiet bool, ins insecure) (*fetching, error) {
-	r, err := parseRef(ref)
+func (a *app) source(e stage0.Env, place string, sf sourceFlags, quiet bool, ins insecure) (*fetching, error) {
+	r, from, err := origin(place, sf.as)
 	if err != nil {
 		return nil, err
 	}
 	f := &fetching{bars: newProgress(a.errFile, quiet)}
 	f.Request = fetch.Request{
-		Ref: r, AuthFile: authFile, Libexec: e.Libexec, Progress: bar{f.bars}, Limits: tree.DefaultLimits(),
+		Ref: r, From: from, Stdin: a.in, AuthFile: sf.authFile, Libexec: e.Libexec, Progress: bar{f.bars}, Limits: tree.DefaultLimits(),
 		Insecure: fetch.Insecure{Image: ins.image, TLS: ins.tls, HTTP: ins.http},
 	}
-	if platform != "" {
-		if f.Platform, err = image.ParsePlatform(platform); err != nil {
+	if sf.platform != "" {
+		if f.Platform, err = image.ParsePlatform(sf.platform); err != nil {
 			return nil, err
 		}
 	}
@@ -145,15 +167,15 @@ func (f *fetching) close() {
 }
 
 // fetcher wires stage0, which opens no connection, to the fetch.
-func (a *app) fetcher(e stage0.Env, platform, authFile string, quiet bool, ins insecure) stage0.Fetcher {
+func (a *app) fetcher(e stage0.Env, sf sourceFlags, quiet bool, ins insecure) stage0.Fetcher {
 	return func(ctx context.Context, ref string, pull stage0.Pull) error {
-		_, err := a.bring(ctx, e, ref, platform, authFile, pull, quiet, ins)
+		_, err := a.bring(ctx, e, ref, sf, pull, quiet, ins)
 		return err
 	}
 }
 
-func (a *app) bring(ctx context.Context, e stage0.Env, ref, platform, authFile string, pull stage0.Pull, quiet bool, ins insecure) (fetch.Result, error) {
-	f, err := a.source(e, ref, platform, authFile, quiet, ins)
+func (a *app) bring(ctx context.Context, e stage0.Env, place string, sf sourceFlags, pull stage0.Pull, quiet bool, ins insecure) (fetch.Result, error) {
+	f, err := a.source(e, place, sf, quiet, ins)
 	if err != nil {
 		return fetch.Result{}, err
 	}
@@ -165,7 +187,7 @@ func (a *app) bring(ctx context.Context, e stage0.Env, ref, platform, authFile s
 	defer cancel()
 	res, err := fetch.Fetch(ctx, f.Request)
 	if err != nil && errors.Is(err, context.Canceled) {
-		return res, withHint(fmt.Errorf("fetch of %s interrupted", ref), "nothing of it is trusted or kept under its name; 'gantry image gc' frees what was downloaded")
+		return res, withHint(fmt.Errorf("fetch of %s interrupted", place), "nothing of it is trusted or kept under its name; 'gantry image gc' frees what was downloaded")
 	}
 	return res, err
 }
@@ -180,9 +202,22 @@ func (a *app) fetchCommand() *cobra.Command {
 		Long: `Bring images into the store. The name is resolved to a digest, the digest's
 signatures are judged under the rules of trust.d, and only then are layers
 brought. All that is foreign is handled by confined processes. Interrupted at
-any point, a fetch leaves nothing that is trusted.`,
+any point, a fetch leaves nothing that is trusted.
+
+An image comes from a registry, an OCI layout (oci:DIR), or an archive of
+either kind (oci-archive:FILE, docker-archive:FILE), plain or compressed with
+gzip or zstd. FILE is - for standard input, and IMAGE alone may be - for an
+archive of either kind. Which of several images of a place is meant stands
+after a colon: oci:DIR:NAME, docker-archive:FILE:nginx:1, docker-archive:FILE:@0.
+
+With --as the image is stored, and judged by the rules, as if it came from
+that name: what an archive holds of registry.example.com/acme/web is verified
+with the keys trusted for registry.example.com/acme/web, by the signatures
+that are in the archive. Archives of docker save hold none, so they need a
+rule that accepts them without, or --insecure-options=image.`,
 		Example: `  gantry fetch registry.example.com/acme/web:1
-  gantry fetch oci:/srv/web:1 oci-archive:web.tar`,
+  gantry fetch oci:/srv/web:1 oci-archive:web.tar
+  ssh host podman save acme/web:1 | gantry fetch - --as registry.example.com/acme/web:1`,
 		Args: rangeArgs(1, -1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			e, err := a.env()
@@ -197,9 +232,12 @@ any point, a fetch leaves nothing that is trusted.`,
 			if err != nil {
 				return err
 			}
+			if f.as != "" && len(args) > 1 {
+				return fmt.Errorf("--as %s names one image, and %d are to be fetched", f.as, len(args))
+			}
 			var done []fetch.Result
 			for _, ref := range args {
-				r, err := a.bring(a.ctx, e, ref, f.platform, f.authFile, p, quiet, ins)
+				r, err := a.bring(a.ctx, e, ref, f, p, quiet, ins)
 				if err != nil {
 					return err
 				}
@@ -209,6 +247,7 @@ any point, a fetch leaves nothing that is trusted.`,
 		},
 	}
 	f.register(c)
+	c.Flags().StringVar(&f.as, "as", "", "store and judge the image under `NAME` instead of that of its place")
 	c.Flags().StringVar(&pull, "pull", "always", "ask the source again: `POLICY` always, newer, missing or never")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
 	formatFlag(c, &format)
@@ -255,7 +294,7 @@ func (a *app) explain(ref string, f sourceFlags) (signature.Verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	src, err := a.source(e, ref, f.platform, f.authFile, false, ins)
+	src, err := a.source(e, ref, f, false, ins)
 	if err != nil {
 		return v, err
 	}

@@ -204,7 +204,7 @@ func (a *app) runOptions(c *cobra.Command, e stage0.Env, f *runFlags, args []str
 		return o, err
 	}
 	o.Insecure = ins.image
-	o.Fetch = a.fetcher(e, f.Platform, f.authFile, f.quiet, ins)
+	o.Fetch = a.fetcher(e, sourceFlags{platform: f.Platform, authFile: f.authFile}, f.quiet, ins)
 	return o, nil
 }
 

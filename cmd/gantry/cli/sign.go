@@ -84,11 +84,14 @@ func (a *app) signOne(ctx context.Context, key crypto.Signer, ref string, f sour
 	if err != nil {
 		return err
 	}
-	src, err := a.source(e, ref, f.platform, f.authFile, false, ins)
+	src, err := a.source(e, ref, f, false, ins)
 	if err != nil {
 		return err
 	}
 	defer src.close()
+	if src.Ref.Transport == image.DockerArchive {
+		return withHint(fmt.Errorf("%s: an archive of docker save has no place for signatures", ref), "make a layout of it (skopeo copy docker-archive:FILE oci:DIR:NAME) and sign oci:DIR:NAME")
+	}
 	if src.Ref.Transport == image.OCIArchive {
 		return withHint(fmt.Errorf("%s: an archive cannot be signed in place", ref), "unpack it to a layout (mkdir DIR && tar -C DIR -xf FILE) and sign oci:DIR")
 	}

@@ -325,7 +325,7 @@ func must(err error) {
 func parseRef(s string) (image.Reference, error) {
 	ref, err := image.Parse(s)
 	if err != nil {
-		return ref, withHint(err, "an image is named as in nginx:1.27, registry.example.com/acme/web@sha256:…, oci:DIR:TAG or oci-archive:FILE")
+		return ref, withHint(err, "an image is named as in nginx:1.27, registry.example.com/acme/web@sha256:…, oci:DIR:TAG, oci-archive:FILE or docker-archive:FILE")
 	}
 	return ref, nil
 }

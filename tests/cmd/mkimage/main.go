@@ -20,10 +20,10 @@ import (
 
 type options struct {
 	entrypoint, cmd, user, workdir, stop, env, volumes, expose, labels, apart string
-	page, archive, platforms, base                                    string
-	docker, push                                                      bool
-	layers, files                                                     int
-	size                                                              int64
+	page, archive, saved, platforms, base                                     string
+	docker, push                                                              bool
+	layers, files                                                             int
+	size                                                                      int64
 }
 
 func main() {
@@ -41,6 +41,7 @@ func main() {
 	flag.StringVar(&o.base, "base", "", "with tar: archive of the lower layer; the upper one is what differs")
 	flag.StringVar(&o.page, "page", "", "with web: the page it serves")
 	flag.StringVar(&o.archive, "archive", "", "also write the layout as this OCI archive")
+	flag.StringVar(&o.saved, "saved", "", "also write it as this archive of docker save, compressed if it ends in .gz")
 	flag.StringVar(&o.platforms, "platforms", "", "make an index of these platforms, separated by commas")
 	flag.BoolVar(&o.docker, "docker", false, "Docker's schema 2 instead of OCI")
 	flag.BoolVar(&o.push, "push", false, "to a registry on loopback")
@@ -91,7 +92,22 @@ func write(kind, target string, o options) (ispec.Descriptor, error) {
 	if err == nil && o.archive != "" {
 		err = imagetest.Layout(dir).Archive(o.archive)
 	}
+	if err == nil && o.saved != "" {
+		err = save(image, ref, o.saved)
+	}
 	return d, err
+}
+
+func save(image imagetest.Image, tag, name string) error {
+	p, err := image.Pack()
+	if err != nil {
+		return err
+	}
+	compression := ""
+	if strings.HasSuffix(name, ".gz") {
+		compression = "gzip"
+	}
+	return imagetest.DockerArchive(name, "old", compression, imagetest.Saved{Packed: p, Names: []string{tag + ":1"}})
 }
 
 // place splits oci:DIR:TAG.
