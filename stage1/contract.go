@@ -4,7 +4,7 @@ package stage1
 
 // SupervisorVersion is raised whenever an older gantry-stage1 would misread a
 // contract.
-const SupervisorVersion = 1
+const SupervisorVersion = 2
 
 // Log drivers.
 const (
@@ -52,4 +52,15 @@ type Contract struct {
 	NoSignal    bool     `json:"noSignal,omitempty"` // end with status 128+n, not by the signal the app died by
 	StopSignal  int      `json:"stopSignal,omitempty"`
 	StopTimeout int64    `json:"stopTimeout,omitempty"` // ns
+
+	Forward []Forward `json:"forward,omitempty"`
+}
+
+// Forward is a published port of the host that is bound, and where in the pod
+// the supervisor carries what arrives there.
+type Forward struct {
+	FD      int    `json:"fd"` // listening, or a bound UDP socket that is told for which address a datagram was
+	UDP     bool   `json:"udp,omitempty"`
+	Address []byte `json:"address"` // 4 or 16 bytes
+	Port    int    `json:"port"`
 }

@@ -29,6 +29,7 @@ type supervisor struct {
 	signals  int
 	conns    []int     // accepted control connections
 	streams  []*stream // bytes to copy and log
+	proxy    *proxy    // published ports; nil: none
 	tty      *terminal // our own terminal, in raw mode
 	deadline time.Time // when a stop turns into SIGKILL; zero: none
 	polls    []unix.PollFd
@@ -107,6 +108,9 @@ func (s *supervisor) setUp() error {
 		s.tty = openTerminal(s.Pty)
 	}
 	s.openStreams()
+	if s.proxy, err = openProxy(s.Forward); err != nil {
+		return errors.New("open proxy: " + err.Error())
+	}
 	return nil
 }
 
@@ -116,6 +120,7 @@ func (s *supervisor) turn() {
 	s.watch(s.signals, unix.POLLIN)
 	s.watch(s.Pidfd, unix.POLLIN)
 	s.watch(s.Control, unix.POLLIN)
+	s.watch(s.proxy.fd(), unix.POLLIN)
 	conns := len(s.conns)
 	for _, fd := range s.conns {
 		s.watch(fd, unix.POLLIN)
@@ -131,16 +136,19 @@ func (s *supervisor) turn() {
 		s.readSignals()
 	}
 	for i, st := range s.streams {
-		st.turn(s.polls[3+conns+i].Revents)
+		st.turn(s.polls[4+conns+i].Revents)
 	}
 	for i := conns - 1; i >= 0; i-- {
-		if s.polls[3+i].Revents != 0 && !s.serve(s.conns[i]) {
+		if s.polls[4+i].Revents != 0 && !s.serve(s.conns[i]) {
 			_ = unix.Close(s.conns[i])
 			s.conns = slices.Delete(s.conns, i, i+1)
 		}
 	}
 	if s.polls[2].Revents != 0 {
 		s.accept()
+	}
+	if s.polls[3].Revents != 0 {
+		s.proxy.turn()
 	}
 	if s.polls[1].Revents != 0 {
 		s.reap()
@@ -155,15 +163,21 @@ func (s *supervisor) watch(fd int, events int16) {
 
 // patience is how long a poll may wait, in milliseconds.
 func (s *supervisor) patience() int {
-	if s.deadline.IsZero() {
+	left := s.proxy.patience()
+	if !s.deadline.IsZero() {
+		if stop := max(time.Until(s.deadline), 0); left < 0 || stop < left {
+			left = stop
+		}
+	}
+	if left < 0 {
 		return -1
 	}
-	left := time.Until(s.deadline)
-	return int(max(left.Milliseconds()+1, 0))
+	return int(left.Milliseconds() + 1)
 }
 
-// expire ends a stop whose time is over.
+// expire ends a stop whose time is over, and flows nobody uses.
 func (s *supervisor) expire() {
+	s.proxy.expire()
 	if !s.deadline.IsZero() && !time.Now().Before(s.deadline) {
 		s.deadline = time.Time{}
 		_ = s.kill(unix.SIGKILL)
