@@ -41,6 +41,7 @@ type RunOptions struct {
 	LogDriver string       // --log-driver: passthrough, file, none; empty: passthrough, or file when detached
 	PidFile   string       // --pidfile: written when the app runs
 	UUIDFile  string       // --uuid-file (podman's --cidfile): written before anything can fail
+	Preserve  int          // --preserve-fds: so many descriptors from 3 on are the app's too; for Run alone
 	Notes     func(string) // told once what was only a default and cannot be had here; may be nil
 	Warn      func(string) // told each time a check was given up; may be nil
 }
@@ -67,6 +68,8 @@ type LaunchOptions struct {
 	PidFile string // --pidfile
 	Notes   func(string)
 	Warn    func(string)
+	// Preserve is how many descriptors from 3 on the app gets.
+	Preserve int
 	// ReadyFD and LockFD are descriptors a detaching parent donated, passed
 	// by the hidden flags --ready-fd and --lock-fd; 0 means none.
 	ReadyFD, LockFD int

@@ -26,6 +26,9 @@ const (
 )
 
 func runDetached(ctx context.Context, e Env, ref string, o RunOptions) (string, error) {
+	if o.Preserve > 0 {
+		return "", &hint{errors.New("--preserve-fds and --detach contradict each other: the descriptors are this process's"), "run it in the foreground"}
+	}
 	if o.LogDriver == "" {
 		o.LogDriver = stage1.LogToFile
 	}

@@ -49,6 +49,9 @@ func hostFacts(o bundle.Options) (bundle.Host, error) {
 	if len(o.Ulimits) > 0 {
 		h.Limits, h.CanRaise = ownLimits(), haveCapability(unix.CAP_SYS_RESOURCE)
 	}
+	if err := moreFacts(&h, o); err != nil {
+		return h, err
+	}
 	if o.Network == "host" {
 		h.Hostname, _ = os.Hostname()
 		h.Hosts = readOptional("/etc/hosts")

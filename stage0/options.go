@@ -40,6 +40,9 @@ func (o RunOptions) check() (*sound, error) {
 			return nil, fmt.Errorf("--pidfile: %w", err)
 		}
 	}
+	if err := o.checkPreserve(); err != nil {
+		return nil, err
+	}
 	host, err := hostFacts(o.Options)
 	if err != nil {
 		return nil, err

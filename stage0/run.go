@@ -36,7 +36,7 @@ func run(ctx context.Context, e Env, ref string, o RunOptions) error {
 	if err != nil {
 		return err
 	}
-	return e.start(ctx, r, &u, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes, Warn: o.Warn}, nil)
+	return e.start(ctx, r, &u, LaunchOptions{PidFile: o.PidFile, Notes: o.Notes, Warn: o.Warn, Preserve: o.Preserve}, nil)
 }
 
 // start moves the pod to run and becomes its supervisor. It returns only when
@@ -68,13 +68,17 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 		Log:        stage1.Log{Driver: r.launch.LogDriver},
 		StopSignal: r.launch.StopSignal, StopTimeout: time.Duration(r.launch.StopTimeout) * time.Second,
 		Remove: r.manifest.Remove, Init: opts.Init, PidFile: o.PidFile,
-		CgroupStrict: r.launch.Strict, Notes: o.Notes,
+		CgroupStrict: r.launch.Strict, Notes: o.Notes, Preserve: o.Preserve,
+		Timeout: time.Duration(opts.Timeout) * time.Second,
 	}
 	if !r.spec.Root.Readonly {
 		q.Root.Upper, q.Root.Work = path.Join(r.pod.Path(), upperDir), path.Join(r.pod.Path(), workDir)
 	}
 	if q.Log.Driver == stage1.LogToFile {
 		q.Log.Path = path.Join(r.pod.Path(), stage1.AppsDir, appName, stage1.LogFile)
+	}
+	if opts.CgroupParent != "" {
+		q.CgroupPath = path.Join(opts.CgroupParent, "gantry-"+r.pod.UUID)
 	}
 	if r.manifest.Name != "" {
 		q.NameLink = e.pods().Link(r.manifest.Name)
@@ -89,7 +93,7 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 		return stage1.Plan{}, err
 	}
 	po := launch.PlanOptions{
-		Cgroups: layout, Terminal: o.TTY, Init: o.Init,
+		Cgroups: layout, Terminal: o.TTY, Init: o.Init, Preserve: o.Preserve,
 		Root: launch.RootPlan{Tree: root.mount != nil, Dir: root.dir, Volatile: o.Remove},
 	}
 	if !o.ReadOnly {

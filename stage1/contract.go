@@ -52,6 +52,7 @@ type Contract struct {
 	NoSignal    bool     `json:"noSignal,omitempty"` // end with status 128+n, not by the signal the app died by
 	StopSignal  int      `json:"stopSignal,omitempty"`
 	StopTimeout int64    `json:"stopTimeout,omitempty"` // ns
+	Timeout     int64    `json:"timeout,omitempty"`     // ns the app may run; 0 is no bound
 
 	Forward []Forward `json:"forward,omitempty"`
 }

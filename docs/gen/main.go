@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command gen writes gantry's manual pages from its command tree, so that
-// help and manual cannot drift apart:
+// help and manual cannot drift apart, and the comparison of run's options with
+// podman's:
 //
-//	go run ./docs/gen docs/man
+//	go run ./docs/gen docs/man docs/options.md
 package main
 
 import (
@@ -18,11 +19,15 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: gen DIR")
+	if len(os.Args) < 2 || len(os.Args) > 3 {
+		fmt.Fprintln(os.Stderr, "usage: gen DIR [OPTIONS.md]")
 		os.Exit(2)
 	}
-	if err := write(os.Args[1]); err != nil {
+	err := write(os.Args[1])
+	if err == nil && len(os.Args) > 2 {
+		err = writeOptions(os.Args[2])
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}

@@ -60,6 +60,7 @@ func (b *builder) environment() error {
 	if b.Options.TTY {
 		env.set("TERM", "xterm")
 	}
+	b.callersEnvironment(env)
 	for _, kv := range b.Image.Env {
 		name, value, ok := strings.Cut(kv, "=")
 		if !ok || name == "" {
@@ -71,6 +72,12 @@ func (b *builder) environment() error {
 			return fmt.Errorf("the image's environment entry %q: it holds a NUL", kv)
 		}
 		env.set(name, value)
+	}
+	if err := b.mergeEnv(env); err != nil {
+		return err
+	}
+	if b.Options.UnsetEnvAll {
+		env = &environ{values: map[string]string{}}
 	}
 	for i, file := range b.Host.EnvFiles {
 		name := fmt.Sprintf("--env-file #%d", i+1)
@@ -90,7 +97,7 @@ func (b *builder) environment() error {
 		env.unset(name)
 	}
 	if env.missing("HOSTNAME") {
-		env.set("HOSTNAME", b.r.Spec.Hostname)
+		env.set("HOSTNAME", b.name)
 	}
 	if env.missing("HOME") {
 		env.set("HOME", b.home)

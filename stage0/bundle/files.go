@@ -14,12 +14,15 @@ func (b *builder) podFiles() []string {
 	if !b.Options.NoHosts {
 		files = append(files, "hosts")
 	}
+	if b.Options.Timezone != "" {
+		files = append(files, "localtime")
+	}
 	return files
 }
 
 // files generates hostname, hosts and resolv.conf.
 func (b *builder) files() error {
-	b.r.Files["hostname"] = []byte(b.r.Spec.Hostname + "\n")
+	b.r.Files["hostname"] = []byte(b.name + "\n")
 	resolv, err := b.resolvConf()
 	if err != nil {
 		return err
@@ -52,7 +55,7 @@ func (b *builder) hosts() ([]byte, error) {
 		return []byte(out.String()), nil
 	}
 	out.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	fmt.Fprintf(&out, "127.0.0.1\t%s\n", b.r.Spec.Hostname)
+	fmt.Fprintf(&out, "127.0.0.1\t%s\n", b.name)
 	return []byte(out.String()), nil
 }
 

@@ -120,7 +120,7 @@ const defaultPids = 2048
 func (b *builder) resources() error {
 	r := &specs.LinuxResources{Devices: deviceRules()}
 	b.r.Spec.Linux.Resources = r
-	for _, step := range []func(*specs.LinuxResources) error{b.memory, b.cpu, b.pids} {
+	for _, step := range []func(*specs.LinuxResources) error{b.memory, b.memoryBehaviour, b.cpu, b.cpuTime, b.pids, b.blockIO, b.unified} {
 		if err := step(r); err != nil {
 			return err
 		}

@@ -14,16 +14,7 @@ import (
 // linux sets namespaces, sysctls and propagation.
 func (b *builder) linux() error {
 	l := b.r.Spec.Linux
-	l.Namespaces = []specs.LinuxNamespace{
-		{Type: specs.PIDNamespace},
-		{Type: specs.IPCNamespace},
-		{Type: specs.UTSNamespace},
-		{Type: specs.MountNamespace},
-		{Type: specs.CgroupNamespace},
-	}
-	if !b.host {
-		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	}
+	l.Namespaces = b.namespaces()
 	l.RootfsPropagation = "rprivate"
 	for _, m := range b.r.Spec.Mounts {
 		switch {
@@ -50,6 +41,8 @@ func (b *builder) sysctls() error {
 			return fmt.Errorf("--sysctl %q: control characters are not allowed", kv)
 		case strings.HasPrefix(name, "net.") && b.host:
 			return fmt.Errorf("--sysctl %q: with --net=host it would be the host's", kv)
+		case !strings.HasPrefix(name, "net.") && b.hostIPC:
+			return fmt.Errorf("--sysctl %q: with --ipc=host it would be the host's", kv)
 		case !strings.HasPrefix(name, "net.") && !strings.HasPrefix(name, "fs.mqueue.") && !slices.Contains(ipcSysctls(), name):
 			return fmt.Errorf("--sysctl %q: it is not a pod's own: net.*, fs.mqueue.* and those of System V IPC are", kv)
 		}

@@ -58,6 +58,7 @@ func (b *builder) defaultMounts() ([]specs.Mount, error) {
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 	}
+	m = b.ipcMounts(m)
 	for _, f := range b.podFiles() {
 		m = append(m, specs.Mount{Destination: "/etc/" + f, Type: "bind", Source: path.Join(b.Pod.Dir, f), Options: []string{"bind", "nosuid", "nodev", "noexec", "rprivate"}})
 	}

@@ -53,4 +53,7 @@ type Options struct {
 	PidsLimit      string   `json:"pidsLimit,omitempty"`      // --pids-limit: -1 is unlimited; "" is 2048
 	Sysctls        []string `json:"sysctls,omitempty"`        // --sysctl: NAME=VALUE
 	SeccompProfile string   `json:"seccompProfile,omitempty"` // --seccomp: default, unconfined or PATH; same as --security-opt seccomp=
+
+	Resources
+	Surroundings
 }

@@ -38,6 +38,11 @@ type Host struct {
 	SELinux      bool   // whether SELinux is enabled
 	Hosts        []byte // /etc/hosts, used with --net=host
 	ResolvConf   []byte // /etc/resolv.conf, used with --net=host
+
+	Groups     []uint32          // the caller's supplementary groups, for --group-add keep-groups
+	Zone       []byte            // the file of --tz
+	LabelFiles [][]byte          // the contents of Options.LabelFiles, in their order
+	Devices    map[string][]Node // what is at each path that an option names; several: those below a directory
 }
 
 // Pod is the pod the app is for.
@@ -101,8 +106,8 @@ func (b *builder) build() (*Result, error) {
 		Files:  map[string][]byte{},
 	}
 	for _, step := range []func() error{
-		b.network, b.process, b.user, b.environment, b.capabilities, b.limits,
-		b.mounts, b.files, b.resources, b.security, b.linux, b.stop, b.labels,
+		b.network, b.modes, b.cgroupParent, b.process, b.user, b.environment, b.capabilities, b.limits,
+		b.mounts, b.files, b.zone, b.resources, b.security, b.linux, b.personality, b.stop, b.labels,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -121,8 +126,11 @@ type builder struct {
 	r     *Result
 	early bool   // the image is not known yet, nor the names in its files
 	home  string // of the user, from the image's passwd
+	name  string // the hostname that the app sees
 	root  bool   // the app runs as uid 0
 	host  bool   // --net=host
+
+	hostPID, hostIPC, hostUTS, hostCgroup bool // --pid=host and its kin
 }
 
 func (b *builder) network() error {
@@ -157,7 +165,9 @@ func (b *builder) process() error {
 	if n := b.Options.OOMScoreAdj; n != nil && (*n < -1000 || *n > 1000) {
 		return fmt.Errorf("--oom-score-adj %d: between -1000 and 1000 are allowed", *n)
 	}
-	b.r.Spec.Hostname, err = b.hostname()
+	if b.name, err = b.hostname(); err == nil && !b.hostUTS {
+		b.r.Spec.Hostname = b.name
+	}
 	return err
 }
 
@@ -192,7 +202,7 @@ func (b *builder) hostname() (string, error) {
 	name := b.Options.Hostname
 	switch {
 	case name != "":
-	case b.host && b.Host.Hostname != "":
+	case (b.host || b.hostUTS) && b.Host.Hostname != "":
 		name = b.Host.Hostname
 	default:
 		name = shortUUID(b.Pod.UUID)
@@ -234,8 +244,11 @@ func (b *builder) stop() error {
 // labels are the user's alone. An image's labels are data to look at; none of
 // them ever reaches a place something acts on (CVE-2026-53488).
 func (b *builder) labels() error {
-	var err error
-	if b.r.Labels, err = keyValues("--label", b.Options.Labels, true); err != nil {
+	fromFiles, err := b.labelFiles()
+	if err != nil {
+		return err
+	}
+	if b.r.Labels, err = keyValues("--label", append(fromFiles, b.Options.Labels...), true); err != nil {
 		return err
 	}
 	b.r.Spec.Annotations, err = keyValues("--annotation", b.Options.Annotations, false)

@@ -4,6 +4,7 @@ package bundle
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -244,16 +245,29 @@ func (b *builder) user() error {
 	spec := first(b.Options.User, b.Image.User)
 	var u User
 	var err error
+	add, keep := b.Options.GroupAdd, slices.Contains(b.Options.GroupAdd, "keep-groups")
+	switch {
+	case keep && len(add) > 1:
+		return fmt.Errorf("--group-add keep-groups: it stands alone, with no other --group-add")
+	case keep:
+		add = nil
+	}
 	if b.early {
-		err = checkUser(spec, b.Options.GroupAdd)
+		err = checkUser(spec, add)
 	} else {
-		u, err = ParseUser(spec, b.Options.GroupAdd, b.Files)
+		u, err = ParseUser(spec, add, b.Files)
+	}
+	if keep {
+		u.Groups = unique(append(u.Groups, b.Host.Groups...))
 	}
 	if err != nil {
 		return err
 	}
 	b.home, b.root = u.Home, u.UID == 0
-	umask := uint32(0o22)
+	umask, err := b.umask()
+	if err != nil {
+		return err
+	}
 	b.r.Spec.Process.User = specs.User{UID: u.UID, GID: u.GID, Umask: &umask, AdditionalGids: u.Groups}
 	return nil
 }

@@ -41,7 +41,8 @@ type Request struct {
 
 	StopSignal  string
 	StopTimeout time.Duration
-	Remove      bool // the pod goes when the app ends
+	Timeout     time.Duration // the app is killed when it has run this long; 0: never
+	Remove      bool          // the pod goes when the app ends
 	Init        bool
 	Outlive     bool                         // no supervisor: the app does not die with its parent
 	Hold        *os.File                     `json:"-"` // listening socket that Begin reaches; for Create

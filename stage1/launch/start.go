@@ -172,7 +172,7 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		Pods: -1, Lock: -1, Control: -1, Pty: -1, Stdin: -1,
 		NameLink: r.NameLink, PidFile: r.PidFile, Remove: r.Remove,
 		Raw: r.Terminal && !r.Detached, Echo: !r.Detached,
-		StopSignal: signalNumber(r.StopSignal), StopTimeout: int64(r.StopTimeout),
+		StopSignal: signalNumber(r.StopSignal), StopTimeout: int64(r.StopTimeout), Timeout: int64(r.Timeout),
 		Stdout: s.inheritFile(io.stdout), Stderr: s.inheritFile(io.stderr),
 		LogFile: s.inheritFile(io.logFile), Pidfd: s.inheritFile(s.Pidfd),
 	}

@@ -44,6 +44,7 @@ type runFlags struct {
 	quiet          bool
 	authFile       string
 	cidFile        string
+	cgroups        string
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -75,6 +76,7 @@ func (a *app) runCommand() *cobra.Command {
 	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "start the pod in a session of its own and print its UUID")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what was proven, the bundle and the ordered steps as JSON; launch nothing")
 	c.Flags().StringVar(&f.PidFile, "pidfile", "", "write the app's PID to `FILE` once it runs")
+	c.Flags().IntVar(&f.Preserve, "preserve-fds", 0, "pass `N` more descriptors on to the app, from 3 on")
 	return c
 }
 
@@ -83,6 +85,7 @@ func (a *app) runCommand() *cobra.Command {
 func (a *app) forImage(c *cobra.Command, f *runFlags, do func(stage0.Env, string, stage0.RunOptions) error) {
 	f.register(c.Flags())
 	c.Flags().SetInterspersed(false)
+	c.SetFlagErrorFunc(refused)
 	c.Args = rangeArgs(1, -1)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		e, err := a.env()
@@ -161,6 +164,8 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&o.CPUSetCPUs, "cpuset-cpus", "", "run on processors `LIST`, as in 0-3,7")
 	s.StringVar(&o.CPUSetMems, "cpuset-mems", "", "use memory nodes `LIST`")
 	s.StringVar(&o.PidsLimit, "pids-limit", "", "limit processes and threads to `N` (default 2048), those of --init among them; -1 is no limit")
+	f.registerResources(s)
+	f.registerSurroundings(s)
 	s.BoolP("help", "", false, "print this help")
 }
 
@@ -187,6 +192,9 @@ func (a *app) runOptions(c *cobra.Command, e stage0.Env, f *runFlags, args []str
 	}
 	if c.Flags().Changed("net") && c.Flags().Changed("network") {
 		return o, errors.New("--net and --network are the same flag: give one")
+	}
+	if err := f.checkMore(); err != nil {
+		return o, err
 	}
 	o.NoReadOnlyTmp = !f.readOnlyTmpfs
 	if o.UUIDFile == "" {

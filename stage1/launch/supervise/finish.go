@@ -217,15 +217,19 @@ func (s *supervisor) oomKilled() bool {
 
 // tellOOM says on standard error what otherwise looks like somebody's kill -9.
 func (s *supervisor) tellOOM() {
-	pod := s.ID[:min(8, len(s.ID))]
-	if s.NameLink != "" {
-		pod = s.NameLink[strings.LastIndexByte(s.NameLink, '/')+1:]
-	}
 	why := "it has no --memory limit: the group it was started in, or this host, ran out"
 	if limit := s.memoryLimit(); limit != "" {
 		why = "its limit is --memory=" + limit
 	}
-	_, _ = unix.Write(2, []byte("gantry: pod "+pod+": the kernel killed a process of the app for memory: "+why+"\n"))
+	_, _ = unix.Write(2, []byte("gantry: pod "+s.podName()+": the kernel killed a process of the app for memory: "+why+"\n"))
+}
+
+// podName is what people call the pod.
+func (s *supervisor) podName() string {
+	if s.NameLink != "" {
+		return s.NameLink[strings.LastIndexByte(s.NameLink, '/')+1:]
+	}
+	return s.ID[:min(8, len(s.ID))]
 }
 
 // memoryLimit is the limit of the app's cgroup as --memory spells it, or "".

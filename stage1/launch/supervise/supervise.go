@@ -111,6 +111,7 @@ func (s *supervisor) setUp() error {
 	if s.proxy, err = openProxy(s.Forward); err != nil {
 		return errors.New("open proxy: " + err.Error())
 	}
+	s.limitTime()
 	return nil
 }
 
@@ -179,6 +180,7 @@ func (s *supervisor) patience() int {
 func (s *supervisor) expire() {
 	s.proxy.expire()
 	if !s.deadline.IsZero() && !time.Now().Before(s.deadline) {
+		s.tellTimeout()
 		s.deadline = time.Time{}
 		_ = s.kill(unix.SIGKILL)
 	}

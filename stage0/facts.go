@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage0
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage1/launch"
+)
+
+// moreFacts gathers what only some options depend on.
+func moreFacts(h *bundle.Host, o bundle.Options) error {
+	if o.UTS == "host" {
+		h.Hostname, _ = os.Hostname()
+	}
+	for _, name := range o.LabelFiles {
+		b, err := readHostFile(name)
+		if err != nil {
+			return fmt.Errorf("--label-file: %w", err)
+		}
+		h.LabelFiles = append(h.LabelFiles, b)
+	}
+	if slices.Contains(o.GroupAdd, "keep-groups") {
+		groups, err := os.Getgroups()
+		if err != nil {
+			return fmt.Errorf("--group-add keep-groups: %w", err)
+		}
+		for _, g := range groups {
+			h.Groups = append(h.Groups, uint32(g))
+		}
+	}
+	if o.Timezone != "" {
+		name, err := bundle.ZoneFile(o.Timezone)
+		if err != nil {
+			return err
+		}
+		if h.Zone, err = readHostFile(name); err != nil {
+			return fmt.Errorf("--tz %q: %w", o.Timezone, err)
+		}
+	}
+	for _, name := range o.BlockDevices() {
+		if err := addDevice(h, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addDevice notes what is at a path of the host, if it is a device.
+func addDevice(h *bundle.Host, name string) error {
+	fi, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the option says so, with its name
+	}
+	if err != nil {
+		return err
+	}
+	if h.Devices == nil {
+		h.Devices = map[string][]bundle.Node{}
+	}
+	if n, ok := nodeOf(fi); ok {
+		h.Devices[name] = []bundle.Node{n}
+	}
+	return nil
+}
+
+// nodeOf is a device node as a bundle wants it.
+func nodeOf(fi fs.FileInfo) (bundle.Node, bool) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || fi.Mode()&fs.ModeDevice == 0 {
+		return bundle.Node{}, false
+	}
+	n := bundle.Node{
+		Type: "b", Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
+		Mode: uint32(fi.Mode().Perm()), UID: st.Uid, GID: st.Gid,
+	}
+	if fi.Mode()&fs.ModeCharDevice != 0 {
+		n.Type = "c"
+	}
+	return n, true
+}
+
+// maxPreserved is more than anybody passes, and few enough to count.
+const maxPreserved = 1000
+
+// checkPreserve wants descriptors that are there and were meant to be passed.
+func (o RunOptions) checkPreserve() error {
+	if o.Preserve < 0 || o.Preserve > maxPreserved {
+		return fmt.Errorf("--preserve-fds %d: use 0 to %d", o.Preserve, maxPreserved)
+	}
+	for fd := launch.FirstPreserved; fd < launch.FirstPreserved+o.Preserve; fd++ {
+		if !launch.Inherited(fd) {
+			return fmt.Errorf("--preserve-fds %d: descriptor %d was not passed to gantry", o.Preserve, fd)
+		}
+	}
+	return nil
+}
