@@ -55,6 +55,9 @@ type Contract struct {
 	Timeout     int64    `json:"timeout,omitempty"`     // ns the app may run; 0 is no bound
 
 	Forward []Forward `json:"forward,omitempty"`
+	Held    []int     `json:"held,omitempty"`    // only stay open: what the kernel gives up with them is the pod's
+	Unlink  []string  `json:"unlink,omitempty"`  // files of the host that are removed at the end: leases
+	Release []string  `json:"release,omitempty"` // a program, by its path and arguments, that is run and waited for at the end
 }
 
 // Forward is a published port of the host that is bound, and where in the pod

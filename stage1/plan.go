@@ -241,6 +241,10 @@ type Wait struct {
 // WaitCgroup is what the parent sends once the process is in its cgroup.
 const WaitCgroup = "cgroup"
 
+// WaitNetwork is what it sends once the pod's network namespace has what it is
+// to have.
+const WaitNetwork = "network"
+
 // WaitHooks is what it sends once the hooks of the runtime's namespaces ran.
 const WaitHooks = "hooks"
 

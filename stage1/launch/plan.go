@@ -33,6 +33,7 @@ type PlanOptions struct {
 	Attended bool    // by its parent, which stays until then
 	Given    bool    // of an exec: the process says itself what it may
 	Preserve int     // so many descriptors from FirstPreserved on are the app's too
+	Network  bool    // it waits until its new network namespace is attached
 	Keyring  bool    // it keeps the session keyring of its parent
 	Userns   *Userns // that of the parent, if it is not the host's
 	Rows     uint16
@@ -78,7 +79,7 @@ func Plan(spec *specs.Spec, o PlanOptions) (stage1.Plan, error) {
 	p.plan.Version = stage1.PlanVersion
 	p.preserve()
 	for _, stage := range []func() error{
-		p.mountLabel, p.namespaces, p.root, p.mounts, p.devices, p.createHooks, p.kernel, p.paths, p.process,
+		p.mountLabel, p.namespaces, p.root, p.mounts, p.devices, p.network, p.createHooks, p.kernel, p.paths, p.process,
 	} {
 		if err := stage(); err != nil {
 			return stage1.Plan{}, err

@@ -3,6 +3,7 @@
 package launch
 
 import (
+	"context"
 	"os"
 	"time"
 
@@ -58,6 +59,12 @@ type Request struct {
 	Preserve    int             // so many descriptors of ours, from FirstPreserved on, are the app's too
 	Keyring     bool            // the app keeps our session keyring
 
+	// Network attaches the pod's new network namespace while gantry-init mounts:
+	// the app goes on when it has returned. It runs on a goroutine of its own, and
+	// its context ends when the launch is given up. nil: there is nothing to attach.
+	// For Start.
+	Network func(ctx context.Context, ns *os.File) (*Attached, error) `json:"-"`
+
 	CgroupStrict map[string]bool
 	Notes        func(string) `json:"-"`
 	Ready        func() error `json:"-"` // called when the app's execve succeeded
@@ -89,6 +96,7 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 		Attended: r.Attended,
 		Preserve: r.Preserve,
 		Keyring:  r.Keyring,
+		Network:  r.Network != nil,
 		Userns:   r.Userns,
 		Root: RootPlan{
 			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,

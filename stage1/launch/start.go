@@ -60,6 +60,7 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	childs.Run()
 
 	// What follows is done while gantry-init mounts.
+	net := r.attach(ctx, &all, pid)
 	if err := s.describe(&all, &r, io, group); err != nil {
 		return nil, err
 	}
@@ -68,13 +69,14 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 		return nil, err
 	}
 	defer handover.close()
-	got, err := sync.wait(s.signals, handover)
+	got, err := sync.waitAttached(s.signals, handover, net)
 	if got.pty != nil {
 		s.Pty, _ = all.file(got.pty, nil)
 	}
 	if err != nil {
 		return nil, err
 	}
+	s.keep(net)
 	if err := group.Settle(); err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ func (s *supervisor) finish() {
 	}
 	s.answerAll()
 	s.removeCgroups()
+	s.release()
 	if s.PidFile != "" {
 		_ = unix.Unlink(s.PidFile) //nolint:forbidigo // the host's, as the user named it
 	}
