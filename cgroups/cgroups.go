@@ -39,6 +39,8 @@ type Options struct {
 	// Make makes the group of Path, after it was recorded, and leaves a
 	// process in it; nil: Create makes it. It is not asked twice.
 	Make func() error
+
+	None bool // no group is made: processes stay where their parent is, and limits are refused
 }
 
 // Group is a control group in every hierarchy the host needs it in. The zero
@@ -72,6 +74,21 @@ func None() (*Group, error) {
 	return &Group{host: h}, nil
 }
 
+// without is None for who asked for it, and for no limit.
+func without(h *host, limits []limit, o *Options) (*Group, error) {
+	for _, l := range limits {
+		if l.strict(o.Strict) {
+			return nil, &LimitError{Limit: l.name, Reason: "there is to be no control group", Mend: "ask for no limits, or for a group"}
+		}
+	}
+	if o.Record != nil {
+		if err := o.Record(nil); err != nil {
+			return nil, err
+		}
+	}
+	return &Group{host: h}, nil
+}
+
 func create(h *host, o Options) (_ *Group, err error) {
 	o, err = o.checked()
 	if err != nil {
@@ -80,6 +97,9 @@ func create(h *host, o Options) (_ *Group, err error) {
 	limits, err := limitsOf(o.Resources)
 	if err != nil {
 		return nil, err
+	}
+	if o.None {
+		return without(h, limits, &o)
 	}
 	if o.Record != nil {
 		if err := o.Record(candidates(h, o)); err != nil {

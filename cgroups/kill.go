@@ -214,6 +214,22 @@ func RemoveAll(dirs []string) error {
 	return errors.Join(errs...)
 }
 
+// RemoveEmpty removes directories that may be somebody else's: those with
+// nobody and nothing in them.
+func RemoveEmpty(dirs []string) error {
+	if err := onlyGroups(dirs); err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	for _, dir := range dirs {
+		err := unix.Rmdir(dir)
+		if err != nil && err != unix.EBUSY && err != unix.ENOENT {
+			return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+		}
+		removeShared(dir)
+	}
+	return nil
+}
+
 func btoi(b bool) int {
 	if b {
 		return 1
@@ -251,10 +267,16 @@ func rmdirs(dir string) error {
 			}
 		}
 	}
+	removeShared(dir)
+	return nil
+}
+
+// removeShared removes the parent of a group that is gone, if it is the shared one and
+// empty now.
+func removeShared(dir string) {
 	if parent := filepath.Dir(dir); filepath.Base(parent) == sharedTop {
 		_ = unix.Rmdir(parent) // whoever needs it makes it again
 	}
-	return nil
 }
 
 // waitEmpty waits until a group looks empty. cgroup.events raises POLLPRI

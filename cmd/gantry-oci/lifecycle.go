@@ -78,7 +78,8 @@ func (o *createFlags) options(c *call) (container.CreateOptions, error) {
 		return o.CreateOptions, errors.New("--no-pivot: is not supported: a root on a ramdisk cannot be left safely without pivot_root")
 	}
 	q := o.CreateOptions
-	q.ID, q.Notes, q.Systemd, q.InUserns = c.args[0], c.note, c.systemdCgroup, c.inside
+	q.ID, q.Notes, q.InUserns = c.args[0], c.note, c.inside
+	q.Systemd, q.NoCgroup = c.cgroupManager == "systemd", c.cgroupManager == "disabled"
 	var err error
 	if q.Listen, q.Preserve, err = container.Preserved(o.preserve); err != nil {
 		return q, err

@@ -37,6 +37,7 @@ func main() {
 type globals struct {
 	root, log, logFormat string
 	debug, systemdCgroup bool
+	cgroupManager        string
 	rootless             string
 	inside               bool // the user namespace of the bundle was entered
 }
@@ -78,6 +79,7 @@ func run(args []string) int {
 	f.StringVar(&g.logFormat, "log-format", "text", "write that file as `FORMAT`: text or json")
 	f.BoolVar(&g.debug, "debug", false, "also write what was asked, to the file of --log or to standard error")
 	f.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "read cgroupsPath as SLICE:PREFIX:NAME and have systemd make the group")
+	f.StringVar(&g.cgroupManager, "cgroup-manager", "", "have the group made by `WHO`: cgroupfs (by us), systemd (as --systemd-cgroup), disabled (there is none, nor limits)")
 	f.StringVar(&g.rootless, "rootless", "auto", "make containers of an ordinary user as root of their user namespace: auto and true do, `WHEN` false refuses")
 	help := f.BoolP("help", "h", false, "help")
 	wantVersion := f.BoolP("version", "v", false, "print the version")
@@ -97,6 +99,9 @@ func run(args []string) int {
 	}
 	if !slices.Contains([]string{"auto", "true", "false"}, g.rootless) {
 		return g.fail(fmt.Errorf("--rootless %q: use auto, true or false", g.rootless))
+	}
+	if err := g.chooseManager(); err != nil {
+		return g.fail(err)
 	}
 	if g.debug {
 		g.tell(f.Args())
@@ -138,6 +143,22 @@ func dispatch(g *globals, name string, args []string) error {
 		return err
 	}
 	return fmt.Errorf("unknown command %q; 'gantry-oci --help' lists them", name)
+}
+
+// chooseManager brings the two flags about it into one: runc's and crun's.
+func (g *globals) chooseManager() error {
+	switch g.cgroupManager {
+	case "", "systemd", "disabled", "cgroupfs":
+	default:
+		return fmt.Errorf("--cgroup-manager %q: use cgroupfs, systemd or disabled", g.cgroupManager)
+	}
+	if g.systemdCgroup && g.cgroupManager != "" && g.cgroupManager != "systemd" {
+		return fmt.Errorf("--systemd-cgroup and --cgroup-manager %s contradict each other", g.cgroupManager)
+	}
+	if g.systemdCgroup {
+		g.cgroupManager = "systemd"
+	}
+	return nil
 }
 
 func usage(f *pflag.FlagSet) {

@@ -71,10 +71,7 @@ func (c *call) enterUserns(bundle string) error {
 
 // again is the command line that was given, with what depends on who we are.
 func (c *call) again() []string {
-	out := []string{"--root", c.root, "--log", c.log, "--log-format", c.logFormat}
-	if c.systemdCgroup {
-		out = append(out, "--systemd-cgroup")
-	}
+	out := []string{"--root", c.root, "--log", c.log, "--log-format", c.logFormat, "--cgroup-manager", c.cgroupManager}
 	return append(out, c.line...)
 }
 

@@ -32,6 +32,7 @@ import (
 const (
 	stateFile  = "state.json"
 	configFile = "config.json"
+	groupFile  = "cgroup" // it is there: the groups on record were made by us
 )
 
 const stateVersion = 1

@@ -34,6 +34,7 @@ type CreateOptions struct {
 	Listen        int    // so many of them are sockets of LISTEN_FDS
 	Keyring       bool   // the session keyring stays ours
 	Attended      bool   // the caller stays, and calls Begin on what it got
+	NoCgroup      bool   // the container stays in the group of the caller
 	Systemd       bool   // systemd makes the cgroup, by linux.cgroupsPath as SLICE:PREFIX:NAME
 	Notes         func(string)
 	InUserns      bool // the bundle's user namespace is the one we are in
@@ -107,7 +108,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	request := launch.Request{
 		ID: r.group(o.ID), Spec: spec, Bundle: bundle, Root: launch.Root{Dir: rootfs(spec, bundle)},
 		Libexec: o.Libexec, RunDir: r.Dir + "-cache", Terminal: terminal, Stdin: true, Outlive: true, Hold: hold, Attended: o.Attended,
-		CgroupPath: cgroupPath(spec), CgroupStrict: strict, Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
+		CgroupPath: cgroupPath(spec), CgroupNone: o.NoCgroup, CgroupMade: c.groupMade, CgroupStrict: strict, Notes: o.Notes, Preserve: o.Preserve, Keyring: o.Keyring,
 		Hooks:     &launch.Hooks{ID: o.ID, Runtime: func(pid int) error { return c.createRuntime(spec, pid) }},
 		Userns:    own,
 		RootMount: func(id uint64) { c.RootMount = id },

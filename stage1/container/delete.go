@@ -45,6 +45,12 @@ func (c *Container) remove(p *os.File) error {
 		_ = unix.PidfdSendSignal(int(p.Fd()), unix.SIGKILL, nil, 0)
 	}
 	dirs := cgroups.Existing(c.Cgroups)
+	if !c.ownsGroup() {
+		if err := cgroups.RemoveEmpty(dirs); err != nil {
+			return err
+		}
+		dirs, c.Unit = nil, ""
+	}
 	if err := cgroups.KillAll(dirs); err != nil {
 		return err
 	}
@@ -71,6 +77,23 @@ func (c *Container) remove(p *os.File) error {
 	}
 	c.poststop(spec)
 	return nil
+}
+
+// groupMade notes that the groups on record are ours, before anybody of ours is
+// in them. A file says it, which takes one system call.
+func (c *Container) groupMade() error {
+	return unix.Mknodat(int(c.dir.Fd()), groupFile, unix.S_IFREG|0o600, 0)
+}
+
+// ownsGroup tells whether the groups on record, and the unit, were made for this
+// container. Where creating it was cut off before, there may be another
+// container's by that name.
+func (c *Container) ownsGroup() bool {
+	if c.Pid != 0 {
+		return true
+	}
+	var st unix.Stat_t
+	return unix.Fstatat(int(c.dir.Fd()), groupFile, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
 // DeleteEnded deletes a container that was unlocked since it was opened and

@@ -114,7 +114,7 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 	}
 	group, err := cgroups.Create(cgroups.Options{
 		Name: "gantry-" + r.ID, Path: r.CgroupPath, Resources: r.Spec.Linux.Resources, Strict: r.CgroupStrict, Note: r.Notes,
-		Make:      r.CgroupMake,
+		Make: r.CgroupMake, None: r.CgroupNone,
 		NoDevices: r.Userns != nil, // mknod is of the host's root alone
 		Record:    func(dirs []string) error { return recordRuntime(r, dirs) },
 	})
@@ -126,6 +126,11 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 		return nil, nil, err
 	}
 	all.Push(func() { _ = group.Delete() })
+	if r.CgroupMade != nil && len(group.Dirs()) > 0 {
+		if err := r.CgroupMade(); err != nil {
+			return nil, nil, fmt.Errorf("record cgroup: %w", err)
+		}
+	}
 	b.cgroup, b.enter = group.CloneFD(), group.Enter
 	if !group.Confined() {
 		withoutMknod(&b.plan)

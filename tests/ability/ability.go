@@ -29,7 +29,7 @@ type Ability struct {
 func All() []Ability {
 	return []Ability{
 		Root, Unconfined, Userns, UsernsOrdinary, Cgroup2, CgroupHybrid, Cgroup1, CgroupWritable,
-		Overlay, Erofs, ErofsFile, Loop, Verity, Landlock, AppArmor, Seccomp, Systemd, Executables,
+		Overlay, Erofs, ErofsFile, Loop, Verity, Landlock, AppArmor, Seccomp, Tun, Systemd, Executables,
 	}
 }
 
@@ -51,6 +51,7 @@ var (
 	Landlock       = once("landlock", probeLandlock)
 	AppArmor       = once("apparmor", probeAppArmor)
 	Seccomp        = once("seccomp", probeSeccomp)
+	Tun            = once("tun", probeTun)
 	Systemd        = once("systemd", probeSystemd)
 	Executables    = once("executables", probeExecutables)
 )
@@ -110,6 +111,14 @@ func probeUserns() error {
 		return fmt.Errorf("create a user namespace: %w", err)
 	}
 	return nil
+}
+
+func probeTun() error {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func probeCgroup2() error {

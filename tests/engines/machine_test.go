@@ -125,6 +125,12 @@ func (m *machine) write(name, text string, mode fs.FileMode) {
 	}
 }
 
+// account adds a line to a file of the machine's own /etc.
+func (m *machine) account(file, line string) {
+	m.t.Helper()
+	m.must("{ test ! -f /etc/" + file + " || cat /etc/" + file + "; echo " + line + "; } >etc." + file + " && mount --bind etc." + file + " /etc/" + file)
+}
+
 // command runs a line of a transcript and returns what it prints, its standard
 // error included, ended by its status if that is not 0.
 func (m *machine) command(line string, env ...string) string {

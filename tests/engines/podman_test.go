@@ -21,6 +21,7 @@ netns = "none"
 cgroup_manager = "${MANAGER}"
 events_logger = "file"
 runtime = "under-test"
+runtime_supports_nocgroup = ["under-test"]
 [engine.runtimes]
 under-test = ["${DIR}/bin/runtime"]
 [network]
@@ -42,10 +43,15 @@ exec /usr/bin/podman --root "$DIR/graph" --runroot "$DIR/run" --tmpdir "$DIR/tmp
 
 const removeContainers = "podman pod rm -fa -t0; podman rm -fa -t0; podman volume prune -f"
 
+// autoUsers are those from which --userns=auto takes.
+const autoUsers = "containers:2000000:1000000"
+
 // newPodman makes a machine with podman and the images.
 func newPodman(t *testing.T, runtime, manager string) *machine {
 	t.Helper()
 	m := newMachine(t, runtime)
+	m.account("subuid", autoUsers)
+	m.account("subgid", autoUsers)
 	m.env = append(m.env, "MANAGER="+manager,
 		"CONTAINERS_CONF="+m.dir+"/containers.conf", "CONTAINERS_STORAGE_CONF="+m.dir+"/storage.conf",
 		"CONTAINERS_REGISTRIES_CONF="+m.dir+"/registries.conf", "IMAGE=localhost/busybox:latest")

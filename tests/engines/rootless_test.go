@@ -33,7 +33,7 @@ func newRootless(t *testing.T, runtime string) *machine {
 	t.Helper()
 	m := newMachine(t, runtime)
 	for file, line := range accounts {
-		m.must("cp /etc/" + file + " etc." + file + " && echo " + line + " >>etc." + file + " && mount --bind etc." + file + " /etc/" + file)
+		m.account(file, line)
 	}
 	path := m.path()
 	if runtime == subject {
@@ -52,6 +52,7 @@ func newRootless(t *testing.T, runtime string) *machine {
 	for _, dir := range []string{"home", "xdg", "data"} {
 		m.mkdir(dir)
 	}
+	m.must("test ! -e /dev/net/tun || mknod -m 666 tun c 10 200 && mount --bind tun /dev/net/tun") // where it is root's alone
 	m.must("chown " + user + " $DIR home xdg data && chmod 700 xdg")
 	t.Cleanup(func() {
 		m.command(removeContainers + "; podman unshare rm -rf graph run")
@@ -63,7 +64,7 @@ func newRootless(t *testing.T, runtime string) *machine {
 
 // TestPodmanRootless: what podman prints without root.
 func TestPodmanRootless(t *testing.T) {
-	ability.Require(t, ability.Root, ability.Userns, ability.Tool("podman"), ability.Tool("newuidmap"))
+	ability.Require(t, ability.Root, ability.Userns, ability.Tool("podman"), ability.Tool("newuidmap"), ability.Tool("slirp4netns"))
 	engine{
 		name: "rootless", start: newRootless, reset: removeContainers, left: "podman ps -aq", groups: everyContainer,
 	}.test(t)
