@@ -31,7 +31,7 @@ var layers = map[string][]string{
 	"image/tree":       {"image", "internal"},
 	"signature":        {"image", "internal"},
 	"fetch":            {"image", "signature", "internal"},
-	"stage0":           {"stage1", "stage1/launch", "image", "signature", "cgroups", "netns", "seccomp", "internal"},
+	"stage0":           {"stage1", "stage1/launch", "image", "signature", "cgroups", "netns", "seccomp", "userns", "internal"},
 	"stage0/pod":       {"stage1", "internal"},
 	"stage0/bundle":    {"stage1", "internal"},
 	"stage1":           {},
@@ -42,6 +42,7 @@ var layers = map[string][]string{
 	"cgroups/systemd":  {},
 	"netns":            {},
 	"seccomp":          {},
+	"userns":           {},
 	"internal":         {},
 }
 
