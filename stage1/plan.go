@@ -7,7 +7,7 @@
 package stage1
 
 // PlanVersion is raised whenever an older gantry-init would misread a plan.
-const PlanVersion = 5
+const PlanVersion = 6
 
 // Descriptors of gantry-init: stdio, then these. The sources of a plan follow
 // in their order from InitSources on.
@@ -175,6 +175,7 @@ type Root struct {
 	FD          int      `json:"fd"`              // index into Sources: the lower, or the whole root
 	Upper       string   `json:"upper,omitempty"` // writable overlay, host path
 	Work        string   `json:"work,omitempty"`
+	In          int      `json:"in,omitempty"`          // source, counted from 1, of a donated mount that Upper and Work are names in
 	Options     []string `json:"options,omitempty"`     // of the overlay
 	Need        []string `json:"need,omitempty"`        // mount points a read-only root must have, else an empty upper is put over it
 	Attr        Attr     `json:"attr,omitzero"`         // of the new root

@@ -126,5 +126,5 @@ func (s *Started) keep(a *attachment) {
 			FD: s.inheritFile(f.File), UDP: f.UDP, Address: f.To.Addr().AsSlice(), Port: int(f.To.Port()),
 		})
 	}
-	c.Unlink, c.Release = a.got.Unlink, a.got.Release
+	c.Unlink, c.Release = append(c.Unlink, a.got.Unlink...), a.got.Release
 }

@@ -48,6 +48,7 @@ type RootPlan struct {
 	Tree        bool // a detached tree mount is donated; else Dir is bound
 	Dir         string
 	Upper, Work string // of the writable overlay; empty: none
+	Mapped      bool   // files are shown with the ids of the user namespace
 	Volatile    bool   // the upper is thrown away at the end: nothing in it needs to reach the disk
 }
 
@@ -190,8 +191,13 @@ func namespaceKind(field string, t specs.LinuxNamespaceType) (uint64, error) {
 }
 
 // overlayOptions turn off what an image's extended attributes could steer.
-func overlayOptions(volatile bool) []string {
+// Root of a user namespace may not write the attributes that overlayfs keeps
+// its marks in, but some that every user may, with which come the first two.
+func overlayOptions(volatile, mapped bool) []string {
 	options := []string{"redirect_dir=nofollow", "metacopy=off", "index=off"}
+	if mapped {
+		options = []string{"userxattr", "index=off"}
+	}
 	if volatile {
 		options = append(options, "volatile")
 	}
@@ -212,11 +218,15 @@ func (p *planner) root() error {
 	default:
 		return fmt.Errorf("linux.rootfsPropagation: %q is not a propagation", p.linux.RootfsPropagation)
 	}
+	ids, err := p.rootMap()
+	if err != nil {
+		return err
+	}
 	if p.o.Root.Tree {
-		r.FD = p.source(stage1.Source{Kind: stage1.SourceTree, For: "/"})
+		r.FD = p.source(stage1.Source{Kind: stage1.SourceTree, For: "/", Map: ids})
 		r.Attr.Set = unix.MOUNT_ATTR_NODEV
 	} else {
-		r.FD = p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.o.Root.Dir, Recursive: true, For: "/"})
+		r.FD = p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.o.Root.Dir, Recursive: ids == nil, For: "/", Map: ids})
 		if hooksBeforePivot(p.spec.Hooks) || p.shared() {
 			r.At = p.o.Root.Dir
 		}
@@ -226,11 +236,16 @@ func (p *planner) root() error {
 	}
 	if p.o.Root.Upper != "" {
 		r.Upper, r.Work = p.o.Root.Upper, p.o.Root.Work
+		if ids != nil {
+			// One mount for both, as overlayfs wants it.
+			r.In = 1 + p.source(stage1.Source{Kind: stage1.SourceMount, Path: filepath.Dir(r.Upper), For: "/", Map: ids})
+			r.Upper, r.Work = filepath.Base(r.Upper), filepath.Base(r.Work)
+		}
 	} else if p.readOnlyRoot() {
 		r.Need = p.topMounts()
 	}
 	if p.o.Root.Tree || r.Upper != "" {
-		r.Options = overlayOptions(p.o.Root.Volatile)
+		r.Options = overlayOptions(p.o.Root.Volatile, ids != nil)
 	}
 	p.add(stage1.Step{Root: r})
 	return nil

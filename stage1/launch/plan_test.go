@@ -137,6 +137,12 @@ func TestPlans(t *testing.T) {
 				specs.Mount{Destination: "/shared", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=1m", `fscontext=u:r:shared_t:s0`}},
 			)
 		}},
+		{"userns-mapped", launch.PlanOptions{Root: launch.RootPlan{Tree: true, Upper: "/pod/upper", Work: "/pod/work", Mapped: true, Volatile: true}, Cgroups: unified}, func(s *specs.Spec) {
+			add(s, specs.UserNamespace, "")
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+			s.Linux.GIDMappings = []specs.LinuxIDMapping{{HostID: 200000, Size: 65536}}
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/srv", Type: "bind", Source: "/pod/volumes/0", Options: []string{"rbind", "copyup", "idmap"}})
+		}},
 		{"time", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
 			add(s, specs.TimeNamespace, "")
 			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: -3, Nanosecs: 7}, "boottime": {Secs: 1000}}

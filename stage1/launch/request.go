@@ -19,6 +19,9 @@ type Root struct {
 	Lower       *os.File `json:"-"` // detached mount; stays the caller's
 	Dir         string
 	Upper, Work string
+	// Mapped: the files of all of it are shown with the ids of the container's
+	// user namespace, and keep those of the image where they lie.
+	Mapped bool
 }
 
 // Request is one launch.
@@ -31,6 +34,7 @@ type Request struct {
 	PodDir   string   // …/pods/run/<uuid>; empty: no pod, as for gantry-oci
 	Lock     *os.File `json:"-"` // the pod directory, locked; inherited by the supervisor
 	NameLink string   // unlinked when the pod is removed
+	Unlink   []string // unlinked when the app ends: leases, which name the pod
 	App      string
 	Libexec  string
 	RunDir   string // for the cache of filters
@@ -102,7 +106,7 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 		Userns:   r.Userns,
 		Root: RootPlan{
 			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,
-			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove,
+			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove, Mapped: r.Root.Mapped,
 		},
 	}
 	if r.Hooks != nil {

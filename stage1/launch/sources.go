@@ -20,8 +20,9 @@ import (
 // given. The caller closes what hold got.
 func openSources(h *hold, plan stage1.Plan, given map[string]*os.File) ([]*os.File, error) {
 	files := make([]*os.File, len(plan.Sources))
+	users := userNamespaces{}
 	for i, s := range plan.Sources {
-		f, err := openSource(h, s, given)
+		f, err := openSource(h, s, given, users)
 		if err != nil {
 			return nil, err
 		}
@@ -30,20 +31,17 @@ func openSources(h *hold, plan stage1.Plan, given map[string]*os.File) ([]*os.Fi
 	return files, nil
 }
 
-func openSource(h *hold, s stage1.Source, given map[string]*os.File) (*os.File, error) {
+func openSource(h *hold, s stage1.Source, given map[string]*os.File, users userNamespaces) (*os.File, error) {
 	if f := given[s.Kind]; f != nil {
-		return f, nil
+		return f, users.show(h, f, s)
 	}
 	switch s.Kind {
 	case stage1.SourceMount:
 		f, err := h.file(cloneMount(s.Path, s.Recursive))
-		if err == nil && s.Map != nil {
-			err = mapMount(h, f, s.Map)
-		}
 		if err != nil {
 			return nil, fmt.Errorf("open %s for %s: %w", s.Path, s.For, err)
 		}
-		return f, nil
+		return f, users.show(h, f, s)
 	case stage1.SourcePreserved:
 		f, err := h.file(preserved(s.Number))
 		if err != nil {

@@ -22,7 +22,7 @@ const (
 func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	// Opened by path in this mount namespace, before anything covers /: an
 	// overlay takes no directory of another namespace.
-	upper, work, serr := openUpper(r)
+	upper, work, serr := w.openUpper(r)
 	if serr != nil {
 		return serr
 	}
@@ -45,6 +45,13 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 		return failed("make mounts private", "/", err)
 	}
 	lower, memory := w.source(r.FD), -1
+	if r.In > 0 {
+		// Attached like a lower one, which overlayfs refuses detached.
+		memory = w.source(r.In - 1)
+		if err := attachOnRoot(memory); err != nil {
+			return failed("attach upper directory", r.Upper, err)
+		}
+	}
 	if upper < 0 && lacks(lower, r.Need) {
 		memory, upper, work, serr = scratch()
 		if serr != nil {
@@ -62,7 +69,7 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	}
 	if memory >= 0 {
 		if err := detach(memory); err != nil {
-			return failed("detach tmpfs for mount points", "", err)
+			return failed("detach what has the upper directory", "", err)
 		}
 	}
 	return w.attachRoot(r, at)
@@ -111,16 +118,20 @@ func leaveChroot() error {
 	return err
 }
 
-func openUpper(r *stage1.Root) (upper, work int, serr *stage1.StepError) {
+func (w *walk) openUpper(r *stage1.Root) (upper, work int, serr *stage1.StepError) {
 	if r.Upper == "" {
 		return -1, -1, nil
 	}
+	within := unix.AT_FDCWD
+	if r.In > 0 {
+		within = w.source(r.In - 1)
+	}
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	upper, err := unix.Open(r.Upper, flags, 0) //nolint:forbidigo // ours, before anything foreign is mounted
+	upper, err := unix.Openat(within, r.Upper, flags, 0) // ours, before anything foreign is mounted
 	if err != nil {
 		return -1, -1, failed("open upper directory", r.Upper, err)
 	}
-	work, err = unix.Open(r.Work, flags, 0) //nolint:forbidigo // ours, before anything foreign is mounted
+	work, err = unix.Openat(within, r.Work, flags, 0)
 	return upper, work, failed("open work directory", r.Work, err)
 }
 
