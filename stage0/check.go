@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/stage1/launch"
 )
 
 // The three answers of a check.
@@ -29,7 +30,7 @@ func check(e Env) []CheckItem {
 	var out []CheckItem
 	for _, item := range []func(Env) CheckItem{
 		checkRoot, checkKernel, checkArchitecture, checkCgroups, checkControllers, checkCgroupKill,
-		checkOverlay, checkErofs, checkLoop, checkVerity, checkSeccomp, checkUserNamespaces,
+		checkOverlay, checkErofs, checkLoop, checkVerity, checkSeccomp, checkUserNamespaces, checkMappedIDs,
 		checkLandlock, checkModules, checkResource, checkLibexec, checkSeccompCompiler, checkDir, checkPolicy, checkClock,
 	} {
 		out = append(out, item(e))
@@ -184,6 +185,31 @@ func checkUserNamespaces(Env) CheckItem {
 		c.State, c.Have, c.Mend = no, "switched off", "sysctl user.max_user_namespaces=15000"
 	default:
 		c.Have = "up to " + n
+	}
+	return c
+}
+
+func checkMappedIDs(e Env) CheckItem {
+	c := CheckItem{Name: "mapped ids", State: yes, Means: "no --userns: a pod's files cannot be shown with its ids"}
+	dir := e.Dir
+	if _, err := os.Stat(dir); err != nil {
+		dir = filepath.Dir(dir)
+	}
+	err := launch.CanMapIDs(dir)
+	pool, whose, poolErr := idPool()
+	ids := uint64(0)
+	for _, r := range pool {
+		ids += uint64(r.Size)
+	}
+	switch {
+	case err != nil:
+		c.State, c.Have, c.Mend = no, fmt.Sprintf("not below %s: %v", dir, err), "keep --dir on ext4, xfs, btrfs or tmpfs, on Linux 6.1 or later"
+	case !atLeast(6, 1):
+		c.State, c.Have, c.Mend = partly, "this kernel may not map the ids of EROFS and of overlays", "boot Linux 6.1 or later"
+	case poolErr != nil:
+		c.State, c.Have, c.Mend = partly, poolErr.Error(), "give the user gantry the same range in both"
+	default:
+		c.Have = fmt.Sprintf("%d ids of %s", ids, whose)
 	}
 	return c
 }

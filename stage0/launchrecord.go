@@ -55,4 +55,5 @@ type launchFile struct {
 	Strict      map[string]bool `json:"strict,omitempty"`
 	Binds       []string        `json:"binds,omitempty"` // host paths that must exist at launch
 	Contents    contents        `json:"contents"`
+	IDs         string          `json:"ids,omitempty"` // the range leased for its user namespace
 }

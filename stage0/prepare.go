@@ -112,7 +112,11 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 			o.Notes("this host cannot mount EROFS: the root of " + v.Launch.Reference + " is a plain directory, whose files are not checked again at launch")
 		}
 	}
-	res, err := e.bundle(v, r.root, asked, o, r.pod.UUID)
+	users, ids, err := e.users(o.Options, r.pod.UUID, u)
+	if err != nil {
+		return nil, err
+	}
+	res, err := e.bundle(v, r.root, asked, o, bundle.Pod{UUID: r.pod.UUID, Users: users})
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +126,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		Version: launchVersion, Launch: v.Launch, Options: o.Options,
 		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,
 		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
-		Contents: contentsOf(res),
+		Contents: contentsOf(res), IDs: ids,
 	}
 	if o.Replace {
 		if err := e.takeName(ctx, r.pod, o, u); err != nil {
@@ -254,7 +258,7 @@ func fetchImage(ctx context.Context, ref string, pull Pull, fetch Fetcher) error
 }
 
 // bundle computes the app's bundle from the verified image.
-func (e Env) bundle(v *Verified, root rootTree, asked *sound, o RunOptions, uuid string) (*bundle.Result, error) {
+func (e Env) bundle(v *Verified, root rootTree, asked *sound, o RunOptions, p bundle.Pod) (*bundle.Result, error) {
 	dir, done, err := root.open()
 	if err != nil {
 		return nil, fmt.Errorf("open root: %w", err)
@@ -264,9 +268,10 @@ func (e Env) bundle(v *Verified, root rootTree, asked *sound, o RunOptions, uuid
 	if err != nil {
 		return nil, err
 	}
+	p.Dir, p.Rootfs = filepath.Join(e.pods().Dir(), string(pod.Run), p.UUID), "rootfs"
 	res, err := bundle.Spec(bundle.Input{
 		Image: v.Config, Options: o.Options, Files: files, Host: asked.host,
-		Pod: bundle.Pod{UUID: uuid, Dir: filepath.Join(e.pods().Dir(), string(pod.Run), uuid), Rootfs: "rootfs"},
+		Pod: p,
 	})
 	if err != nil {
 		return nil, err
@@ -448,7 +453,11 @@ func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error
 		return DryRun{}, err
 	}
 	defer root.close()
-	res, err := e.bundle(v, root, asked, o, pod.NewUUID())
+	users, _, err := e.users(o.Options, "", nil)
+	if err != nil {
+		return DryRun{}, err
+	}
+	res, err := e.bundle(v, root, asked, o, bundle.Pod{UUID: pod.NewUUID(), Users: users})
 	if err != nil {
 		return DryRun{}, err
 	}

@@ -62,7 +62,7 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 	opts := r.launch.Options
 	q := launch.Request{
 		ID: r.pod.UUID, Spec: r.spec, Bundle: path.Join(r.pod.Path(), stage1.AppsDir, appName),
-		Root:   launch.Root{Lower: r.root.mount, Dir: r.root.dir},
+		Root:   launch.Root{Lower: r.root.mount, Dir: r.root.dir, Mapped: ownUsers(r.spec)},
 		PodDir: r.pod.Path(), Lock: r.pod.File(), App: appName, Libexec: e.Libexec, RunDir: e.RunDir,
 		Detached: o.detached(), Terminal: opts.TTY, Stdin: opts.Interactive,
 		Log:        stage1.Log{Driver: r.launch.LogDriver},
@@ -80,6 +80,9 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 	if opts.CgroupParent != "" {
 		q.CgroupPath = path.Join(opts.CgroupParent, "gantry-"+r.pod.UUID)
 	}
+	if r.launch.IDs != "" {
+		q.Unlink = append(q.Unlink, e.idLink(r.launch.IDs))
+	}
 	if r.manifest.Name != "" {
 		q.NameLink = e.pods().Link(r.manifest.Name)
 	}
@@ -94,7 +97,7 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 	}
 	po := launch.PlanOptions{
 		Cgroups: layout, Terminal: o.TTY, Init: o.Init, Preserve: o.Preserve,
-		Root: launch.RootPlan{Tree: root.mount != nil, Dir: root.dir, Volatile: o.Remove},
+		Root: launch.RootPlan{Tree: root.mount != nil, Dir: root.dir, Volatile: o.Remove, Mapped: ownUsers(res.Spec)},
 	}
 	if !o.ReadOnly {
 		po.Root.Upper, po.Root.Work = upperDir, workDir
@@ -157,6 +160,9 @@ func (e Env) runPrepared(ctx context.Context, id string, o LaunchOptions, u *und
 		return fmt.Errorf("pod %s: its bundle was made from another configuration: %w", pod.Short(p.UUID), ErrSeal)
 	}
 	if err := checkBinds(r.launch.Binds); err != nil {
+		return err
+	}
+	if err := e.keepIDs(p, r.launch.IDs); err != nil {
 		return err
 	}
 	if r.root, err = e.mountTree(ctx, v.Tree); err != nil {

@@ -53,6 +53,7 @@ func (e Env) sweepCrashed(p *pod.Pod) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	e.freeIDs(p.UUID)
 	m, err := p.Manifest()
 	if rt.Remove || err == nil && m.Remove {
 		return true, e.destroy(p)
@@ -95,6 +96,7 @@ func (e Env) destroy(p *pod.Pod) error {
 			return err
 		}
 	}
+	e.freeIDs(p.UUID)
 	if m, err := p.Manifest(); err == nil && m.Name != "" {
 		if err := p.FreeName(m.Name); err != nil {
 			return err

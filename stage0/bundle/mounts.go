@@ -60,7 +60,7 @@ func (b *builder) defaultMounts() ([]specs.Mount, error) {
 	}
 	m = b.ipcMounts(m)
 	for _, f := range b.podFiles() {
-		m = append(m, specs.Mount{Destination: "/etc/" + f, Type: "bind", Source: path.Join(b.Pod.Dir, f), Options: []string{"bind", "nosuid", "nodev", "noexec", "rprivate"}})
+		m = append(m, specs.Mount{Destination: "/etc/" + f, Type: "bind", Source: path.Join(b.Pod.Dir, f), Options: b.owned([]string{"bind", "nosuid", "nodev", "noexec", "rprivate"})})
 	}
 	if b.Options.ReadOnly && !b.Options.NoReadOnlyTmp {
 		for _, d := range []string{"/run", "/tmp", "/var/tmp"} {
@@ -130,7 +130,7 @@ func (b *builder) freshVolume(dest string) (specs.Mount, error) {
 	}
 	v := Volume{Dir: "volumes/" + strconv.Itoa(len(b.r.Volumes)), Dest: dest}
 	b.r.Volumes = append(b.r.Volumes, v)
-	return specs.Mount{Destination: dest, Type: "bind", Source: path.Join(b.Pod.Dir, v.Dir), Options: []string{"rbind", "nosuid", "nodev", "rprivate", "copyup"}}, nil
+	return specs.Mount{Destination: dest, Type: "bind", Source: path.Join(b.Pod.Dir, v.Dir), Options: b.owned([]string{"rbind", "nosuid", "nodev", "rprivate", "copyup"})}, nil
 }
 
 // bind makes a bind mount as podman does: recursive, private, without devices

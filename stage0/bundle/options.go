@@ -52,6 +52,11 @@ type Options struct {
 	CPUSetMems     string   `json:"cpusetMems,omitempty"`     // --cpuset-mems
 	PidsLimit      string   `json:"pidsLimit,omitempty"`      // --pids-limit: -1 is unlimited; "" is 2048
 	Sysctls        []string `json:"sysctls,omitempty"`        // --sysctl: NAME=VALUE
+	Userns         string   `json:"userns,omitempty"`         // --userns: host (default) or auto[:size=N,uidmapping=C:H:N,gidmapping=C:H:N]
+	UIDMaps        []string `json:"uidMaps,omitempty"`        // --uidmap: CONTAINER:HOST[:SIZE]
+	GIDMaps        []string `json:"gidMaps,omitempty"`        // --gidmap
+	SubUIDName     string   `json:"subUIDName,omitempty"`     // --subuidname: a user of /etc/subuid
+	SubGIDName     string   `json:"subGIDName,omitempty"`     // --subgidname: one of /etc/subgid
 	SeccompProfile string   `json:"seccompProfile,omitempty"` // --seccomp: default, unconfined or PATH; same as --security-opt seccomp=
 
 	Resources

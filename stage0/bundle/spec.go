@@ -53,6 +53,7 @@ type Pod struct {
 	// Rootfs is written to root.path, for other runtimes; ours is given the
 	// tree by descriptor.
 	Rootfs string
+	Users  Users // of its user namespace, if the options ask for one
 }
 
 // Result is a bundle, and what has no place in a runtime specification.
@@ -107,7 +108,7 @@ func (b *builder) build() (*Result, error) {
 	}
 	for _, step := range []func() error{
 		b.network, b.modes, b.cgroupParent, b.process, b.user, b.environment, b.capabilities, b.limits,
-		b.mounts, b.files, b.zone, b.resources, b.security, b.linux, b.personality, b.stop, b.labels,
+		b.mounts, b.files, b.zone, b.resources, b.security, b.linux, b.userns, b.personality, b.stop, b.labels,
 	} {
 		if err := step(); err != nil {
 			return nil, err

@@ -202,3 +202,21 @@ func (s *Pods) findName(name string) (*Pod, error) {
 	}
 	return s.open(newest.UUID)
 }
+
+// Active says whether a pod may still need what it has of the host: it is being
+// prepared, or waits, or runs.
+func (s *Pods) Active(uuid string) bool {
+	if !ValidUUID(uuid) {
+		return false
+	}
+	p, err := s.open(uuid)
+	if err != nil {
+		return !errors.Is(err, ErrNotFound)
+	}
+	defer p.Close()
+	st, err := p.State()
+	if err != nil {
+		return !errors.Is(err, ErrNotFound)
+	}
+	return st != Aborted && st != Ended && p.phase != Garbage && p.phase != Exited
+}

@@ -166,6 +166,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&o.PidsLimit, "pids-limit", "", "limit processes and threads to `N` (default 2048), those of --init among them; -1 is no limit")
 	f.registerResources(s)
 	f.registerSurroundings(s)
+	registerUserns(s, o)
 	s.BoolP("help", "", false, "print this help")
 }
 
