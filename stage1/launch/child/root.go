@@ -122,16 +122,18 @@ func (w *walk) openUpper(r *stage1.Root) (upper, work int, serr *stage1.StepErro
 	if r.Upper == "" {
 		return -1, -1, nil
 	}
-	within := unix.AT_FDCWD
-	if r.In > 0 {
-		within = w.source(r.In - 1)
-	}
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	upper, err := unix.Openat(within, r.Upper, flags, 0) // ours, before anything foreign is mounted
+	open := func(name string) (int, error) {
+		if r.In > 0 {
+			return unix.Openat(w.source(r.In-1), name, flags, 0)
+		}
+		return unix.Open(name, flags, 0) //nolint:forbidigo // ours, before anything foreign is mounted
+	}
+	upper, err := open(r.Upper)
 	if err != nil {
 		return -1, -1, failed("open upper directory", r.Upper, err)
 	}
-	work, err = unix.Openat(within, r.Work, flags, 0)
+	work, err = open(r.Work)
 	return upper, work, failed("open work directory", r.Work, err)
 }
 
