@@ -50,7 +50,7 @@ func TestBuildIsReproducible(t *testing.T) {
 // copyTree copies what a release would hold, without a .git.
 func copyTree(t *testing.T, from, to string) string {
 	t.Helper()
-	for _, p := range []string{"go.mod", "go.sum", "Makefile", "cmd", "internal", "image", "signature", "fetch", "stage0", "stage1", "cgroups", "netns", "seccomp"} {
+	for _, p := range []string{"go.mod", "go.sum", "Makefile", "cmd", "internal", "image", "signature", "fetch", "stage0", "stage1", "cgroups", "netns", "seccomp", "userns"} {
 		if err := os.MkdirAll(to, 0o755); err != nil {
 			t.Fatal(err)
 		}
