@@ -127,6 +127,10 @@ type planter struct {
 	root  int
 	first map[*index.Inode]string // where an inode with several names was made
 	buf   []byte
+
+	tame   bool // as Extract wants it
+	owners bool
+	done   Extracted
 }
 
 func (p *planter) dir(fd int, path string, d *index.Inode) error {
@@ -144,11 +148,16 @@ func (p *planter) dir(fd int, path string, d *index.Inode) error {
 		}
 	}
 	// Last: making children changes a directory's times.
-	return attributes(fd, path, d)
+	return p.attributes(fd, path, d)
 }
 
 func (p *planter) plant(dir int, parent, name string, n *index.Inode) (err error) {
 	path := filepath.Join(parent, name)
+	if p.tame && n.Kind != index.Dir && n.Kind != index.Regular && n.Kind != index.Symlink {
+		p.done.Left++
+		return nil
+	}
+	p.done.Files++
 	if n.Kind != index.Dir && n.Links > 1 {
 		if first, ok := p.first[n]; ok {
 			return named("link", path, unix.Linkat(p.root, first, dir, name, 0))
@@ -166,7 +175,7 @@ func (p *planter) plant(dir int, parent, name string, n *index.Inode) (err error
 			if err := p.content(fd, n); err != nil {
 				return named("write", path, err)
 			}
-			return attributes(fd, path, n)
+			return p.attributes(fd, path, n)
 		})
 	case index.Symlink:
 		err = unix.Symlinkat(n.Target, dir, name)
@@ -176,7 +185,7 @@ func (p *planter) plant(dir int, parent, name string, n *index.Inode) (err error
 	if err != nil {
 		return named("make", path, err)
 	}
-	return special(dir, name, path, n)
+	return p.special(dir, name, path, n)
 }
 
 func (p *planter) within(dir int, name, path string, flags int, f func(fd int) error) error {
@@ -210,14 +219,20 @@ func (p *planter) content(fd int, n *index.Inode) error {
 
 // attributes sets owner, mode, xattrs and times, in the order in which one
 // does not undo the other: a change of owner clears setuid and capabilities.
-func attributes(fd int, path string, n *index.Inode) error {
-	if err := unix.Fchown(fd, int(n.UID), int(n.GID)); err != nil {
-		return named("change owner", path, err)
+func (p *planter) attributes(fd int, path string, n *index.Inode) error {
+	mode := uint32(n.Mode)
+	if p.tame {
+		mode &= 0o777
 	}
-	if err := unix.Fchmod(fd, uint32(n.Mode)); err != nil {
+	if !p.tame || p.owners {
+		if err := unix.Fchown(fd, int(n.UID), int(n.GID)); err != nil {
+			return named("change owner", path, err)
+		}
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
 		return named("change mode", path, err)
 	}
-	for _, x := range n.Xattrs {
+	for _, x := range p.xattrs(n) {
 		if err := unix.Fsetxattr(fd, x.Name, []byte(x.Value), 0); err != nil {
 			return named("set "+x.Name, path, err)
 		}
@@ -226,17 +241,26 @@ func attributes(fd int, path string, n *index.Inode) error {
 	return named("set times", path, unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd, ""), ts, 0))
 }
 
+func (p *planter) xattrs(n *index.Inode) []index.Xattr {
+	if p.tame {
+		return nil
+	}
+	return n.Xattrs
+}
+
 // special does the same for what cannot be opened.
-func special(dir int, name, path string, n *index.Inode) error {
-	if err := unix.Fchownat(dir, name, int(n.UID), int(n.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return named("change owner", path, err)
+func (p *planter) special(dir int, name, path string, n *index.Inode) error {
+	if !p.tame || p.owners {
+		if err := unix.Fchownat(dir, name, int(n.UID), int(n.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return named("change owner", path, err)
+		}
 	}
 	if n.Kind != index.Symlink {
 		if err := unix.Fchmodat(dir, name, uint32(n.Mode), 0); err != nil {
 			return named("change mode", path, err)
 		}
 	}
-	for _, x := range n.Xattrs {
+	for _, x := range p.xattrs(n) {
 		if err := unix.Lsetxattr(procPath(dir, name), x.Name, []byte(x.Value), 0); err != nil {
 			return named("set "+x.Name, path, err)
 		}

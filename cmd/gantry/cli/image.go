@@ -21,7 +21,8 @@ other tools can read: 'skopeo copy oci:/var/lib/gantry/store:NAME …'.`,
 		Args:                  cobra.NoArgs,
 		RunE:                  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.imageListCommand(), a.imageInspectCommand(), a.imageRemoveCommand(), a.imageGCCommand(), a.imageVerifyCommand())
+	c.AddCommand(a.imageListCommand(), a.imageInspectCommand(), a.imageRemoveCommand(), a.imageGCCommand(), a.imageVerifyCommand(),
+		a.imageTagCommand(), a.imageHistoryCommand(), a.imageExportCommand(), a.imageExtractCommand(), a.imageMountCommand(), a.imageUnmountCommand())
 	return c
 }
 
