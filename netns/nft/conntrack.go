@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Of linux/netfilter/nfnetlink_conntrack.h, which x/sys does not have.
+const (
+	ctMessageGet    = 1
+	ctMessageDelete = 2
+
+	ctTupleOrig   = 1
+	ctTupleReply  = 2
+	ctID          = 12
+	ctFilter      = 25
+	ctTupleIP     = 1
+	ctIP4Source   = 1
+	ctIP6Source   = 3
+	filterOrig    = 1
+	filterReply   = 2
+	filterSource  = 1 << 0
+	attributeMask = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+)
+
+// Forget drops what connection tracking knows of addresses, in the calling
+// thread's network namespace. A datagram of a flow that a published port led to
+// a pod that is gone would otherwise reach the next pod with its address.
+func Forget(addresses ...netip.Addr) error {
+	fd, err := socket()
+	if errors.Is(err, ErrUnsupported) {
+		return nil // nothing is tracked
+	}
+	if err != nil {
+		return fmt.Errorf("forget connections: %w", err)
+	}
+	defer unix.Close(fd)
+	for _, a := range addresses {
+		// Who began a connection is the source of its first direction, and who
+		// answers, whatever name it was called by, is that of the second.
+		for _, tuple := range []uint16{ctTupleOrig, ctTupleReply} {
+			found, err := tracked(fd, a, tuple)
+			if err == nil {
+				err = untrack(fd, a, found)
+			}
+			if err != nil {
+				return fmt.Errorf("forget connections of %s: %w", a, err)
+			}
+		}
+	}
+	return nil
+}
+
+func ctFamily(a netip.Addr) (family byte, source uint16) {
+	if a.Is4() {
+		return unix.AF_INET, ctIP4Source
+	}
+	return unix.AF_INET6, ctIP6Source
+}
+
+func ctMessage(kind, flags uint16, a netip.Addr, data attributes) []byte {
+	family, _ := ctFamily(a)
+	b := &batch{sequence: 1}
+	b.header(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, unix.NLM_F_REQUEST|flags, family, 0, data)
+	return b.buf
+}
+
+// tracked asks for the connections with an address as the source of a tuple:
+// what names each, for its deletion. Kernels before 5.8 do not filter, and
+// those since leave out just the IPv6 address asked for (seen on 6.18).
+func tracked(fd int, a netip.Addr, tuple uint16) (found []attributes, err error) {
+	_, source := ctFamily(a)
+	var only [3]uint32
+	only[tuple] = filterSource
+	flag := func(kind uint16) attributes {
+		return attributes{}.bytes(kind, binary.NativeEndian.AppendUint32(nil, only[kind]))
+	}
+	var query attributes
+	if a.Is4() {
+		query = query.nested(tuple, attributes{}.nested(ctTupleIP, attributes{}.bytes(source, a.AsSlice()))).
+			nested(ctFilter, append(flag(filterOrig), flag(filterReply)...))
+	}
+	if err := unix.Sendto(fd, ctMessage(ctMessageGet, unix.NLM_F_DUMP, a, query), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			return nil, err
+		}
+		done, err := eachMessage(buf[:n], func(data []byte) {
+			if name := connection(data, a, tuple); name != nil {
+				found = append(found, name)
+			}
+		})
+		if done || err != nil {
+			return found, err
+		}
+	}
+}
+
+// eachMessage calls f with the attributes of every connection in a part of a
+// dump.
+func eachMessage(b []byte, f func([]byte)) (done bool, err error) {
+	const body = unix.SizeofNlMsghdr + sizeofNfgenmsg
+	for len(b) >= unix.SizeofNlMsghdr {
+		size := int(binary.NativeEndian.Uint32(b))
+		if size < unix.SizeofNlMsghdr || size > len(b) {
+			return true, errors.New("the kernel's answer is malformed")
+		}
+		switch binary.NativeEndian.Uint16(b[4:]) {
+		case unix.NLMSG_DONE:
+			return true, nil
+		case unix.NLMSG_ERROR:
+			if size < unix.SizeofNlMsghdr+4 {
+				return true, errors.New("the kernel's answer is malformed")
+			}
+			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(b[unix.SizeofNlMsghdr:])))
+			if errno == 0 || errno == unix.EOPNOTSUPP || errno == unix.EINVAL {
+				return true, nil // no connection tracking
+			}
+			return true, errno
+		default:
+			if size >= body {
+				f(b[body:size])
+			}
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return false, nil
+}
+
+// connection is what names a connection, if an address is the source of one of
+// its tuples.
+func connection(data []byte, a netip.Addr, tuple uint16) attributes {
+	orig, _ := attribute(data, ctTupleOrig)
+	id, _ := attribute(data, ctID)
+	which, _ := attribute(data, tuple)
+	ip, _ := attribute(which, ctTupleIP)
+	_, source := ctFamily(a)
+	address, ok := attribute(ip, source)
+	if !ok || !bytes.Equal(address, a.AsSlice()) {
+		return nil
+	}
+	return attributes{}.nested(ctTupleOrig, orig).bytes(ctID, id)
+}
+
+// attribute is the value of the first attribute of a kind.
+func attribute(b []byte, kind uint16) ([]byte, bool) {
+	for len(b) >= unix.SizeofNlAttr {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofNlAttr || size > len(b) {
+			return nil, false
+		}
+		if binary.NativeEndian.Uint16(b[2:])&attributeMask == kind {
+			return b[unix.SizeofNlAttr:size], true
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return nil, false
+}
+
+func untrack(fd int, a netip.Addr, found []attributes) error {
+	buf := make([]byte, 4<<10)
+	for _, name := range found {
+		if err := unix.Sendto(fd, ctMessage(ctMessageDelete, unix.NLM_F_ACK, a, name), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return err
+		}
+		n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		if err != nil {
+			return err
+		}
+		if _, err := eachMessage(buf[:n], func([]byte) {}); err != nil && err != unix.ENOENT {
+			return err // not that it has ended meanwhile
+		}
+	}
+	return nil
+}
