@@ -31,7 +31,8 @@ func check(e Env) []CheckItem {
 	for _, item := range []func(Env) CheckItem{
 		checkRoot, checkKernel, checkArchitecture, checkCgroups, checkControllers, checkCgroupKill,
 		checkOverlay, checkErofs, checkLoop, checkVerity, checkSeccomp, checkUserNamespaces, checkMappedIDs,
-		checkLandlock, checkModules, checkResource, checkLibexec, checkSeccompCompiler, checkDir, checkPolicy, checkClock,
+		checkLandlock, checkModules, checkResource, checkNftables, checkFirewall,
+		checkLibexec, checkSeccompCompiler, checkDir, checkPolicy, checkClock,
 	} {
 		out = append(out, item(e))
 	}

@@ -87,29 +87,17 @@ func tracked(fd int, a netip.Addr, tuple uint16) (found []attributes, err error)
 		query = query.nested(tuple, attributes{}.nested(ctTupleIP, attributes{}.bytes(source, a.AsSlice()))).
 			nested(ctFilter, append(flag(filterOrig), flag(filterReply)...))
 	}
-	if err := unix.Sendto(fd, ctMessage(ctMessageGet, unix.NLM_F_DUMP, a, query), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil {
-			return nil, err
+	err = dump(fd, ctMessage(ctMessageGet, unix.NLM_F_DUMP, a, query), func(_ byte, data []byte) {
+		if name := connection(data, a, tuple); name != nil {
+			found = append(found, name)
 		}
-		done, err := eachMessage(buf[:n], func(data []byte) {
-			if name := connection(data, a, tuple); name != nil {
-				found = append(found, name)
-			}
-		})
-		if done || err != nil {
-			return found, err
-		}
-	}
+	})
+	return found, err
 }
 
-// eachMessage calls f with the attributes of every connection in a part of a
-// dump.
-func eachMessage(b []byte, f func([]byte)) (done bool, err error) {
+// eachMessage calls f with the family and the attributes of everything in a
+// part of a dump.
+func eachMessage(b []byte, f func(byte, []byte)) (done bool, err error) {
 	const body = unix.SizeofNlMsghdr + sizeofNfgenmsg
 	for len(b) >= unix.SizeofNlMsghdr {
 		size := int(binary.NativeEndian.Uint32(b))
@@ -125,12 +113,12 @@ func eachMessage(b []byte, f func([]byte)) (done bool, err error) {
 			}
 			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(b[unix.SizeofNlMsghdr:])))
 			if errno == 0 || errno == unix.EOPNOTSUPP || errno == unix.EINVAL {
-				return true, nil // no connection tracking
+				return true, nil // the kernel was built without it
 			}
 			return true, errno
 		default:
 			if size >= body {
-				f(b[body:size])
+				f(b[unix.SizeofNlMsghdr], b[body:size])
 			}
 		}
 		b = b[min((size+3)&^3, len(b)):]
@@ -178,7 +166,7 @@ func untrack(fd int, a netip.Addr, found []attributes) error {
 		if err != nil {
 			return err
 		}
-		if _, err := eachMessage(buf[:n], func([]byte) {}); err != nil && err != unix.ENOENT {
+		if _, err := eachMessage(buf[:n], func(byte, []byte) {}); err != nil && err != unix.ENOENT {
 			return err // not that it has ended meanwhile
 		}
 	}

@@ -64,7 +64,10 @@ func FuzzMessages(f *testing.F) {
 	f.Add(reply(0, 1))
 	f.Add(ctMessage(ctMessageGet, 0, netip.MustParseAddr("10.0.0.1"), attributes{}.nested(ctTupleOrig, attributes{}.nested(ctTupleIP, attributes{}.bytes(ctIP4Source, []byte{10, 0, 0, 1})))))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = eachMessage(b, func(data []byte) { connection(data, netip.MustParseAddr("10.0.0.1"), ctTupleReply) })
+		_, _ = eachMessage(b, func(family byte, data []byte) {
+			connection(data, netip.MustParseAddr("10.0.0.1"), ctTupleReply)
+			parseChain(family, data)
+		})
 		_ = answer(b, b)
 	})
 }
