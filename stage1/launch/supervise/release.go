@@ -25,12 +25,17 @@ func (s *supervisor) release() {
 	}
 }
 
-// runRelease runs the program and waits for it. It bounds its own time, and
-// what it leaves undone is done by the next gantry.
+// runRelease runs the program and waits for it; its standard input is the
+// namespace. It bounds its own time, and what it leaves undone is done by the
+// next gantry.
 func (s *supervisor) runRelease() {
+	namespace := ^uintptr(0)
+	if len(s.Held) > 0 {
+		namespace = uintptr(s.Held[0])
+	}
 	pid, err := syscall.ForkExec(s.Release[0], s.Release, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-		Files: []uintptr{^uintptr(0), 2, 2},
+		Files: []uintptr{namespace, 2, 2},
 	})
 	if err != nil {
 		return
