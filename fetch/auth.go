@@ -3,6 +3,7 @@
 package fetch
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -75,7 +76,7 @@ func authPaths(named string) []string {
 
 // findCredentials looks for what belongs to exactly this host, and within it
 // the most specific repository prefix, as podman writes them.
-func findCredentials(named, host, repository string) (credentials, error) {
+func findCredentials(ctx context.Context, named, host, repository string) (credentials, error) {
 	var out credentials
 	for _, path := range authPaths(named) {
 		b, err := readAuthFile(path)
@@ -90,7 +91,11 @@ func findCredentials(named, host, repository string) (credentials, error) {
 		if err := json.Unmarshal(b, &f); err != nil {
 			return out, fmt.Errorf("read credentials of %s: %w", path, err)
 		}
-		c, found, err := f.find(host, repository)
+		c, found, err := f.find(ctx, host, repository)
+		var p *Problem
+		if errors.As(err, &p) {
+			return out, err
+		}
 		if err != nil {
 			return out, fmt.Errorf("read credentials of %s: %w", path, err)
 		}
@@ -115,11 +120,18 @@ func readAuthFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// find returns the entry for the host. Docker Hub has several spellings.
-func (f authFile) find(host, repository string) (wire.Credential, bool, error) {
+// find returns the entry for the host. Docker Hub has several spellings. A
+// helper for the host comes first, as in other tools; the store for all hosts
+// is asked where the file itself holds nothing.
+func (f authFile) find(ctx context.Context, host, repository string) (wire.Credential, bool, error) {
+	store := helper{name: f.CredsStore, server: host, host: host}
+	if host == "docker.io" {
+		store.server = "https://index.docker.io/v1/" // what docker login tells its helpers
+	}
 	for _, key := range authKeys(host, repository) {
-		if helper := f.CredHelpers[key]; helper != "" {
-			return wire.Credential{}, false, helperError(key, helper)
+		if name := f.CredHelpers[key]; name != "" {
+			h := helper{name: name, server: store.server, host: host, named: true}
+			return h.ask(ctx)
 		}
 		// Two spellings of one key: always the same one wins.
 		for _, have := range slices.Sorted(maps.Keys(f.Auths)) {
@@ -134,19 +146,17 @@ func (f authFile) find(host, repository string) (wire.Credential, bool, error) {
 			if !c.Empty() {
 				return c, true, nil
 			}
-			if f.CredsStore != "" {
-				return c, false, helperError(have, f.CredsStore)
-			}
+			store.named = true
 		}
 	}
-	return wire.Credential{}, false, nil
-}
-
-func helperError(key, helper string) error {
-	return &Problem{
-		What: fmt.Sprintf("the credential for %s is kept by the helper docker-credential-%s, and credential helpers are not supported yet", key, helper),
-		Mend: "put it into a file of its own and name that: podman login --authfile FILE, then --authfile FILE",
+	if f.CredsStore == "" {
+		return wire.Credential{}, false, nil
 	}
+	c, found, err := store.ask(ctx)
+	if errors.Is(err, errNoHelper) {
+		err = nil
+	}
+	return c, found, err
 }
 
 // authKeys are the keys that may hold our credential, most specific first.

@@ -58,7 +58,7 @@ type registry struct {
 
 func openRegistry(ctx context.Context, r Request) (*registry, error) {
 	ref := r.source()
-	cred, err := findCredentials(r.AuthFile, ref.Host, ref.Repository)
+	cred, err := findCredentials(ctx, r.AuthFile, ref.Host, ref.Repository)
 	if err != nil {
 		return nil, err
 	}

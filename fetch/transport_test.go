@@ -298,7 +298,7 @@ func TestCredentialFiles(t *testing.T) {
 		"not base64":       {`{"auths":{"ghcr.io":{"auth":"%%"}}}`, "ghcr.io", "a/b", "", "base64"},
 		"not JSON":         {`auths`, "ghcr.io", "a/b", "", "config.json"},
 	} {
-		c, err := findCredentials(write(tt.text), tt.host, tt.repo)
+		c, err := findCredentials(t.Context(), write(tt.text), tt.host, tt.repo)
 		if (err == nil) != (tt.wrong == "") || err != nil && !strings.Contains(err.Error(), tt.wrong) || c.Username != tt.user {
 			t.Errorf("%s: got %q, %v", name, c.Username, err)
 		}
@@ -306,7 +306,7 @@ func TestCredentialFiles(t *testing.T) {
 			t.Errorf("%s: password %q", name, c.Password)
 		}
 	}
-	_, err := findCredentials("/nonexistent", "ghcr.io", "a")
+	_, err := findCredentials(t.Context(), "/nonexistent", "ghcr.io", "a")
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that was named and is missing: %v", err)
 	}
