@@ -34,7 +34,7 @@ func Move(to *os.File, name, as string) (back func() error, err error) {
 	if m.from, err = os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())); err != nil {
 		return nil, err
 	}
-	before, err := inside(to, indexes)
+	before, err := Inside(to, indexes)
 	if err == nil && before[as] != 0 {
 		err = unix.EEXIST // the kernel would move it first and then say so
 	}
@@ -64,7 +64,7 @@ type move struct {
 
 // arrive finds the interface and makes it what it was.
 func (m *move) arrive(before map[string]int) error {
-	_, err := inside(m.to, func(h *netlink.Handle) (struct{}, error) {
+	_, err := Inside(m.to, func(h *netlink.Handle) (struct{}, error) {
 		link, err := newcomer(h, before)
 		if err != nil {
 			return struct{}{}, err
@@ -106,13 +106,13 @@ func (m *move) back() error {
 
 // home moves it back.
 func (m *move) home() error {
-	_, err := inside(m.to, func(*netlink.Handle) (struct{}, error) {
+	_, err := Inside(m.to, func(*netlink.Handle) (struct{}, error) {
 		return struct{}{}, setLink(m.index, m.from, m.name)
 	})
 	if err != nil {
 		return fmt.Errorf("move interface %s back: %w", m.name, err)
 	}
-	_, err = inside(m.from, func(h *netlink.Handle) (struct{}, error) {
+	_, err = Inside(m.from, func(h *netlink.Handle) (struct{}, error) {
 		link, err := h.LinkByName(m.name)
 		if err != nil {
 			return struct{}{}, err
@@ -174,8 +174,8 @@ func indexes(h *netlink.Handle) (map[string]int, error) {
 	return all, err
 }
 
-// inside runs f in a namespace, on a thread of its own.
-func inside[T any](ns *os.File, f func(*netlink.Handle) (T, error)) (T, error) {
+// Inside runs f in a namespace, on a thread of its own.
+func Inside[T any](ns *os.File, f func(*netlink.Handle) (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error

@@ -17,7 +17,7 @@ import (
 func atHome(t *testing.T, f func(h *netlink.Handle)) {
 	t.Helper()
 	home := newOrSkip(t)
-	_, err := inside(home, func(h *netlink.Handle) (struct{}, error) {
+	_, err := Inside(home, func(h *netlink.Handle) (struct{}, error) {
 		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth7", MTU: 1400}, PeerName: "other"}
 		if err := h.LinkAdd(veth); err != nil {
 			t.Skip("ability missing: veth: " + err.Error())
@@ -78,7 +78,7 @@ func looks(t *testing.T, h *netlink.Handle, name string) string {
 
 func looksInside(t *testing.T, ns *os.File, name string) string {
 	t.Helper()
-	s, err := inside(ns, func(h *netlink.Handle) (string, error) { return looks(t, h, name), nil })
+	s, err := Inside(ns, func(h *netlink.Handle) (string, error) { return looks(t, h, name), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestAnInterfaceMovesWithItsAddressesAndComesBack(t *testing.T) {
 // namespace, the runtime MUST generate an error", and the host keeps it.
 func TestAnInterfaceThatCannotMoveStays(t *testing.T) {
 	away := newOrSkip(t)
-	_, err := inside(away, func(h *netlink.Handle) (struct{}, error) {
+	_, err := Inside(away, func(h *netlink.Handle) (struct{}, error) {
 		return struct{}{}, h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"})
 	})
 	if err != nil {

@@ -7,43 +7,11 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
-
-func TestParse(t *testing.T) {
-	for _, tt := range []struct {
-		in   string
-		want Mode
-		err  string
-	}{
-		{in: "none", want: None},
-		{in: "host", want: Host},
-		{in: "", err: "none and host"},
-		{in: "bridge", err: "not in this version"},
-		{in: "default", err: "not in this version"},
-		{in: "container:web", err: "not in this version"},
-		{in: "hsot", err: "unknown"},
-		{in: "Host", err: "unknown"},
-	} {
-		got, err := Parse(tt.in)
-		if tt.err != "" {
-			if err == nil || !strings.Contains(err.Error(), tt.err) {
-				t.Errorf("Parse(%q) = %v, %v; want an error with %q", tt.in, got, err, tt.err)
-			}
-			continue
-		}
-		if err != nil || got != tt.want {
-			t.Errorf("Parse(%q) = %v, %v; want %v", tt.in, got, err, tt.want)
-		}
-		if got.String() != tt.in {
-			t.Errorf("%v.String() = %q, want %q", got, got.String(), tt.in)
-		}
-	}
-}
 
 func newOrSkip(t testing.TB) *os.File {
 	t.Helper()
