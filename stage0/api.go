@@ -41,6 +41,7 @@ type RunOptions struct {
 	LogDriver string       // --log-driver: passthrough, file, none; empty: passthrough, or file when detached
 	PidFile   string       // --pidfile: written when the app runs
 	UUIDFile  string       // --uuid-file (podman's --cidfile): written before anything can fail
+	HooksDirs []string     // --hooks-dir: files that say which OCI hooks run
 	Preserve  int          // --preserve-fds: so many descriptors from 3 on are the app's too; for Run alone
 	Notes     func(string) // told once what was only a default and cannot be had here; may be nil
 	Warn      func(string) // told each time a check was given up; may be nil

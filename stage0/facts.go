@@ -7,17 +7,20 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/cdi"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
 
 // moreFacts gathers what only some options depend on.
-func moreFacts(h *bundle.Host, o bundle.Options) error {
+func moreFacts(h *bundle.Host, o bundle.Options, note func(string)) error {
 	if o.UTS == "host" {
 		h.Hostname, _ = os.Hostname()
 	}
@@ -51,6 +54,40 @@ func moreFacts(h *bundle.Host, o bundle.Options) error {
 			return err
 		}
 	}
+	return deviceFacts(h, o.Hardware, note)
+}
+
+// deviceFacts are what --device names: nodes, directories of nodes, and
+// devices of CDI with the nodes that those name in turn.
+func deviceFacts(h *bundle.Host, o bundle.Hardware, note func(string)) error {
+	for _, name := range o.Sources(cdi.IsName) {
+		if err := addDevice(h, name); err != nil {
+			return fmt.Errorf("--device: %w", err)
+		}
+	}
+	for _, name := range o.Devices {
+		if cdi.IsName(name) {
+			h.CDI = append(h.CDI, name)
+		}
+	}
+	if len(h.CDI) == 0 {
+		return nil
+	}
+	dirs := o.CDIDirs
+	if len(dirs) == 0 {
+		dirs = cdi.Dirs()
+	}
+	var err error
+	if h.Edits, err = cdi.Resolve(dirs, h.CDI, note); err != nil {
+		return err
+	}
+	for _, e := range h.Edits {
+		for _, d := range e.Devices {
+			if err := addDevice(h, d.Host); err != nil {
+				return fmt.Errorf("--device: %w", err)
+			}
+		}
+	}
 	return nil
 }
 
@@ -66,10 +103,41 @@ func addDevice(h *bundle.Host, name string) error {
 	if h.Devices == nil {
 		h.Devices = map[string][]bundle.Node{}
 	}
+	if fi.IsDir() {
+		h.Devices[name], err = nodesBelow(name)
+		return err
+	}
 	if n, ok := nodeOf(fi); ok {
 		h.Devices[name] = []bundle.Node{n}
 	}
 	return nil
+}
+
+// maxNodes bounds a directory of devices.
+const maxNodes = 1000
+
+// nodesBelow are the devices in a directory and below. Links are left out:
+// what they lead to is named by its own path.
+func nodesBelow(dir string) ([]bundle.Node, error) {
+	var out []bundle.Node
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeDevice == 0 {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if n, ok := nodeOf(fi); ok {
+			n.Path = strings.TrimPrefix(name, strings.TrimSuffix(dir, "/")+"/")
+			out = append(out, n)
+		}
+		if len(out) > maxNodes {
+			return fmt.Errorf("%s has more than %d devices", dir, maxNodes)
+		}
+		return nil
+	})
+	return out, err
 }
 
 // nodeOf is a device node as a bundle wants it.

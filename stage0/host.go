@@ -26,7 +26,7 @@ const (
 
 // hostFacts gathers what a bundle may depend on, and no more than these
 // options can make it depend on.
-func hostFacts(o bundle.Options) (bundle.Host, error) {
+func hostFacts(o bundle.Options, note func(string)) (bundle.Host, error) {
 	h := bundle.Host{Environ: os.Environ()}
 	var err error
 	if h.Capabilities, err = givable(); err != nil {
@@ -49,7 +49,7 @@ func hostFacts(o bundle.Options) (bundle.Host, error) {
 	if len(o.Ulimits) > 0 {
 		h.Limits, h.CanRaise = ownLimits(), haveCapability(unix.CAP_SYS_RESOURCE)
 	}
-	if err := moreFacts(&h, o); err != nil {
+	if err := moreFacts(&h, o, note); err != nil {
 		return h, err
 	}
 	if o.Network == "host" {

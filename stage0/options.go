@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/hooks"
 	"github.com/gantryrun/gantry/stage0/pod"
 )
 
@@ -43,7 +44,10 @@ func (o RunOptions) check() (*sound, error) {
 	if err := o.checkPreserve(); err != nil {
 		return nil, err
 	}
-	host, err := hostFacts(o.Options)
+	if _, err := hooks.Load(o.HooksDirs); err != nil {
+		return nil, fmt.Errorf("--hooks-dir: %w", err)
+	}
+	host, err := hostFacts(o.Options, o.Notes)
 	if err != nil {
 		return nil, err
 	}

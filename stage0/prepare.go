@@ -277,7 +277,7 @@ func (e Env) bundle(v *Verified, root rootTree, asked *sound, o RunOptions, p bu
 		return nil, err
 	}
 	res.Spec.Linux.Seccomp = asked.seccomp
-	return res, nil
+	return res, addHooks(res.Spec, o)
 }
 
 // profile loads the seccomp profile a bundle asks for.
@@ -321,6 +321,9 @@ func (e Env) write(r *ready, res *bundle.Result, durable bool) error {
 	}
 	if len(res.Volumes) > 0 {
 		dirs = append(dirs, "volumes")
+	}
+	if r.spec.Hooks != nil {
+		dirs = append(dirs, path.Join(app, r.spec.Root.Path)) // where they look for it
 	}
 	for _, v := range res.Volumes {
 		dirs = append(dirs, v.Dir)

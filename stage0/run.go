@@ -77,6 +77,7 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 	if q.Log.Driver == stage1.LogToFile {
 		q.Log.Path = path.Join(r.pod.Path(), stage1.AppsDir, appName, stage1.LogFile)
 	}
+	q.Hooks = launch.StartHooks(r.spec, r.pod.UUID, q.Bundle)
 	if opts.CgroupParent != "" {
 		q.CgroupPath = path.Join(opts.CgroupParent, "gantry-"+r.pod.UUID)
 	}
@@ -101,6 +102,9 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 	}
 	if !o.ReadOnly {
 		po.Root.Upper, po.Root.Work = upperDir, workDir
+	}
+	if hooks := launch.StartHooks(res.Spec, "POD", "."); hooks != nil {
+		po.Container, po.Root.At = hooks.ID, hooks.Root
 	}
 	return launch.Plan(res.Spec, po)
 }

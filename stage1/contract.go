@@ -54,6 +54,9 @@ type Contract struct {
 	StopTimeout int64    `json:"stopTimeout,omitempty"` // ns
 	Timeout     int64    `json:"timeout,omitempty"`     // ns the app may run; 0 is no bound
 
+	Poststop  []Hook `json:"poststop,omitempty"`  // run when nothing of the app is left
+	HookState string `json:"hookState,omitempty"` // what they read: JSON
+
 	Forward []Forward `json:"forward,omitempty"`
 	Held    []int     `json:"held,omitempty"`    // only stay open: what the kernel gives up with them is the pod's
 	Unlink  []string  `json:"unlink,omitempty"`  // files of the host that are removed at the end: leases

@@ -53,10 +53,26 @@ func input(opts Options) Input {
 			ResolvConf: []byte("search example.com\nnameserver 10.0.0.53\n"),
 			Limits:     []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 20000}},
 			Zone:       []byte("TZif2"),
-			Devices:    map[string][]Node{"/dev/sda": {{Type: "b", Major: 8}}},
+			Devices:    map[string][]Node{"/dev/sda": {{Type: "b", Major: 8, Mode: 0o660, GID: 6}}, "/dev/dri": {{Path: "card0", Type: "c", Major: 226}, {Path: "by-path/x", Type: "c", Major: 226, Minor: 1}}},
+			CDI:        []string{"example.com/gpu=0"},
+			Edits:      edits(opts),
 		},
 		Pod: Pod{UUID: uuid, Dir: "/var/lib/gantry/pods/run/" + uuid, Rootfs: "rootfs"},
 	}
+}
+
+// edits are those of a CDI device, if one is asked for.
+func edits(o Options) []Edits {
+	if len(o.Devices) == 0 {
+		return nil
+	}
+	return []Edits{{
+		Env: []string{"MODE=device"}, GIDs: []uint32{0, 44, 44},
+		Devices:    []DeviceEdit{{Path: "/dev/gpu0", Host: "/dev/sda", Access: "rw"}, {Path: "/dev/ctl", Type: "c", Major: 195, Access: "rwm", UID: ptr(uint32(0))}},
+		NetDevices: map[string]specs.LinuxNetDevice{"eth7": {Name: "eth1"}},
+		Mounts:     []specs.Mount{{Destination: "/lib/gpu", Source: "/lib/gpu", Type: "bind", Options: []string{"ro", "bind"}}},
+		Hooks:      []HookEdit{{Stage: "createContainer", Hook: specs.Hook{Path: "/bin/hook"}}},
+	}}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -82,6 +98,9 @@ func TestGolden(t *testing.T) {
 			CgroupParent: "/machines", CgroupConf: []string{"memory.high=32M"}, CPUPeriod: "50000", CPUQuota: "10000", CPURTPeriod: "1000000", CPURTRuntime: "5000",
 			MemorySwappiness: "0", OOMKillDisable: true, BlkioWeight: "500", BlkioWeightDevice: []string{"/dev/sda:100"},
 			DeviceReadBps: []string{"/dev/sda:1m"}, DeviceWriteBps: []string{"/dev/sda:2m"}, DeviceReadIOPS: []string{"/dev/sda:10"}, DeviceWriteIOPS: []string{"/dev/sda:20"},
+		}}},
+		{"devices", Options{User: "1000", Hardware: Hardware{
+			Devices: []string{"/dev/sda:r", "/dev/dri:/dev/gpu", "example.com/gpu=0"}, DeviceRules: []string{"c 189:* rw", "a *:* m"},
 		}}},
 		{"surroundings", Options{Surroundings: Surroundings{
 			PID: "host", IPC: "host", UTS: "host", CgroupNS: "host", Umask: "077", Personality: "LINUX32", Timezone: "Asia/Tokyo",
@@ -232,6 +251,13 @@ func TestRefusals(t *testing.T) {
 		`--device-read-bps "/dev/sda:": "":`:           {Resources: Resources{DeviceReadBps: []string{"/dev/sda:"}}},
 		`--device-read-bps "/dev/x:1": /dev/x is not`:  {Resources: Resources{DeviceReadBps: []string{"/dev/x:1"}}},
 		`--device-write-iops "/dev/sda:0": write`:      {Resources: Resources{DeviceWriteIOPS: []string{"/dev/sda:0"}}},
+		`--device "sda": write HOST[:PATH][:rwm]`:      {Hardware: Hardware{Devices: []string{"sda"}}},
+		`--device "/dev/sda:/x:y:z": write`:            {Hardware: Hardware{Devices: []string{"/dev/sda:/x:y:z"}}},
+		`--device "/dev/sda:q": write`:                 {Hardware: Hardware{Devices: []string{"/dev/sda:q"}}},
+		`--device "/dev/x": /dev/x is neither`:         {Hardware: Hardware{Devices: []string{"/dev/x"}}},
+		`--device-cgroup-rule "c 1:3": write`:          {Hardware: Hardware{DeviceRules: []string{"c 1:3"}}},
+		`--device-cgroup-rule "x 1:3 r": write`:        {Hardware: Hardware{DeviceRules: []string{"x 1:3 r"}}},
+		`--device-cgroup-rule "c 1:-3 r": write`:       {Hardware: Hardware{DeviceRules: []string{"c 1:-3 r"}}},
 		`--pid "container:x" is not supported`:         {Surroundings: Surroundings{PID: "container:x"}},
 		"--init and --pid host contradict":             {Init: true, Surroundings: Surroundings{PID: "host"}},
 		"--hostname and --uts host contradict":         {Hostname: "x", Surroundings: Surroundings{UTS: "host"}},

@@ -59,6 +59,7 @@ type Options struct {
 	SubGIDName     string   `json:"subGIDName,omitempty"`     // --subgidname: one of /etc/subgid
 	SeccompProfile string   `json:"seccompProfile,omitempty"` // --seccomp: default, unconfined or PATH; same as --security-opt seccomp=
 
+	Hardware
 	Resources
 	Surroundings
 }

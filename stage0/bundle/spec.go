@@ -42,6 +42,8 @@ type Host struct {
 	Groups     []uint32          // the caller's supplementary groups, for --group-add keep-groups
 	Zone       []byte            // the file of --tz
 	LabelFiles [][]byte          // the contents of Options.LabelFiles, in their order
+	CDI        []string          // those of Options.Devices that are names of CDI
+	Edits      []Edits           // what those add
 	Devices    map[string][]Node // what is at each path that an option names; several: those below a directory
 }
 
@@ -108,7 +110,7 @@ func (b *builder) build() (*Result, error) {
 	}
 	for _, step := range []func() error{
 		b.network, b.modes, b.cgroupParent, b.process, b.user, b.environment, b.capabilities, b.limits,
-		b.mounts, b.files, b.zone, b.resources, b.security, b.linux, b.userns, b.personality, b.stop, b.labels,
+		b.mounts, b.files, b.zone, b.resources, b.devices, b.security, b.linux, b.userns, b.personality, b.stop, b.labels, b.edits,
 	} {
 		if err := step(); err != nil {
 			return nil, err

@@ -3,15 +3,14 @@
 package container
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/gantryrun/gantry/cgroups"
+
+	"github.com/gantryrun/gantry/stage1/launch"
 )
 
 // Event is what runc's command events prints, by the names engines read
@@ -144,7 +143,7 @@ func (c *Container) Follow(interval time.Duration, tell func(*Event) error) erro
 	dirs := cgroups.Existing(c.Cgroups)
 	kills := cgroups.ReadUsage(dirs).OOMKills
 	for {
-		over, err := endsWithin(p, interval)
+		over, err := launch.EndsWithin(p, interval)
 		if err != nil {
 			return err
 		}
@@ -160,24 +159,6 @@ func (c *Container) Follow(interval time.Duration, tell func(*Event) error) erro
 		}
 		if err := tell(c.stats(u)); err != nil {
 			return err
-		}
-	}
-}
-
-// endsWithin waits for the end of a process, for so long.
-func endsWithin(pidfd *os.File, d time.Duration) (bool, error) {
-	polls := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-	for until := time.Now().Add(d); ; {
-		left := time.Until(until)
-		if left <= 0 {
-			return false, nil
-		}
-		n, err := unix.Poll(polls, int(min(left.Milliseconds()+1, math.MaxInt32)))
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return false, err
-		}
-		if err == nil && n > 0 {
-			return true, nil
 		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 type Hooks struct {
 	ID      string              // of the container, in the state they get
 	Runtime func(pid int) error // runs prestart and createRuntime, when the process waits before its pivot_root
+	Started func(pid int) error // runs poststart, when the app runs; for Start. Those of poststop are the supervisor's
+	Root    string              // directory that the root is attached at, for the hooks alone: its path in the bundle
 }
 
 // list is the hooks of one kind.
@@ -114,14 +116,20 @@ func (p *planner) hooks(kind string, status specs.ContainerState, hooks []specs.
 		return nil, fmt.Errorf("hooks.%s: %w", kind, err)
 	}
 	step := &stage1.Hooks{Kind: kind, State: string(state)}
+	step.List = contractHooks(hooks)
+	return step, nil
+}
+
+func contractHooks(hooks []specs.Hook) []stage1.Hook {
+	var out []stage1.Hook
 	for _, h := range hooks {
 		hook := stage1.Hook{Path: h.Path, Args: HookArgs(h), Env: h.Env}
 		if h.Timeout != nil {
 			hook.Timeout = *h.Timeout
 		}
-		step.List = append(step.List, hook)
+		out = append(out, hook)
 	}
-	return step, nil
+	return out
 }
 
 // HookArgs is the argv of a hook; without any there is still its name.
@@ -143,13 +151,56 @@ func (s syncSocket) created(pid int, hooks *Hooks) (received, error) {
 			return got, err
 		}
 	}
+	err = s.runtimeHooks(nil, nil, hooks, pid, &got)
+	return got, err
+}
+
+// runtimeHooks runs those that gantry-init waits for, if it does.
+func (s syncSocket) runtimeHooks(signals *signals, h *handover, hooks *Hooks, pid int, got *received) error {
+	if hooks == nil || !got.waits {
+		return nil
+	}
 	if err := hooks.Runtime(pid); err != nil {
-		return got, err
+		return err
 	}
 	got.waits = false
 	if _, err := unix.SendmsgN(s.fd, []byte(stage1.WaitHooks), nil, nil, unix.MSG_NOSIGNAL); err != nil {
-		return got, fmt.Errorf("go on after the hooks: %w", err)
+		return fmt.Errorf("go on after the hooks: %w", err)
 	}
-	err = s.waitMore(nil, nil, &got) // a terminal is made after the hooks
-	return got, err
+	return s.waitMore(signals, h, got) // a terminal is made after the hooks
+}
+
+// StartHooks are those of a bundle for Start, which runs them itself.
+func StartHooks(spec *specs.Spec, id, bundle string) *Hooks {
+	if spec.Hooks == nil || !hasHooks(spec.Hooks) {
+		return nil
+	}
+	state := specs.State{Version: specs.Version, ID: id, Status: specs.StateCreating, Bundle: bundle, Annotations: spec.Annotations}
+	return &Hooks{
+		ID: id, Root: path.Join(bundle, spec.Root.Path),
+		Runtime: func(pid int) error {
+			state.Pid = pid
+			//nolint:staticcheck // deprecated, but bundles have it
+			if err := RunHooks("prestart", spec.Hooks.Prestart, state); err != nil {
+				return err
+			}
+			return RunHooks("createRuntime", spec.Hooks.CreateRuntime, state)
+		},
+		Started: func(pid int) error {
+			state.Pid, state.Status = pid, specs.StateRunning
+			return RunHooks("poststart", spec.Hooks.Poststart, state)
+		},
+	}
+}
+
+// leavePoststop has the supervisor run what comes when nothing is left.
+func (s *Started) leavePoststop(r *Request) error {
+	if r.Hooks == nil || r.Spec.Hooks == nil || len(r.Spec.Hooks.Poststop) == 0 {
+		return nil
+	}
+	state, err := json.Marshal(specs.State{
+		Version: specs.Version, ID: r.Hooks.ID, Status: specs.StateStopped, Bundle: r.Bundle, Annotations: r.Spec.Annotations,
+	})
+	s.contract.Poststop, s.contract.HookState = contractHooks(r.Spec.Hooks.Poststop), string(state)
+	return err
 }

@@ -47,6 +47,7 @@ type PlanOptions struct {
 type RootPlan struct {
 	Tree        bool // a detached tree mount is donated; else Dir is bound
 	Dir         string
+	At          string // directory of the host that it is attached at when hooks look for it; empty: Dir
 	Upper, Work string // of the writable overlay; empty: none
 	Mapped      bool   // files are shown with the ids of the user namespace
 	Volatile    bool   // the upper is thrown away at the end: nothing in it needs to reach the disk
@@ -225,6 +226,9 @@ func (p *planner) root() error {
 	if p.o.Root.Tree {
 		r.FD = p.source(stage1.Source{Kind: stage1.SourceTree, For: "/", Map: ids})
 		r.Attr.Set = unix.MOUNT_ATTR_NODEV
+		if hooksBeforePivot(p.spec.Hooks) {
+			r.At = p.o.Root.At
+		}
 	} else {
 		r.FD = p.source(stage1.Source{Kind: stage1.SourceMount, Path: p.o.Root.Dir, Recursive: ids == nil, For: "/", Map: ids})
 		if hooksBeforePivot(p.spec.Hooks) || p.shared() {

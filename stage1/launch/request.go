@@ -52,7 +52,7 @@ type Request struct {
 	Outlive     bool                         // no supervisor: the app does not die with its parent
 	Hold        *os.File                     `json:"-"` // listening socket that Begin reaches; for Create
 	Attended    bool                         // no such socket: whoever called Create stays, and calls Created.Begin
-	Hooks       *Hooks                       `json:"-"` // hooks of the bundle are run; nil: they are refused. For Create
+	Hooks       *Hooks                       `json:"-"` // hooks of the bundle are run; nil: they are refused
 	CgroupMake  func() error                 `json:"-"` // makes the group of CgroupPath, once it is on record; nil: we do
 	Cloned      func(pid int) error          `json:"-"` // told of gantry-init, before it does anything of note; for Create
 	CgroupNone  bool                         // no group is made, and limits are refused
@@ -110,7 +110,7 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 		},
 	}
 	if r.Hooks != nil {
-		o.Container = r.Hooks.ID
+		o.Container, o.Root.At = r.Hooks.ID, r.Hooks.Root
 	}
 	o.SELinux = r.Spec.Linux != nil && r.Spec.Linux.MountLabel != "" && SELinux()
 	if r.Terminal {

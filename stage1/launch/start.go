@@ -70,6 +70,9 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 	}
 	defer handover.close()
 	got, err := sync.waitAttached(s.signals, handover, net)
+	if err == nil {
+		err = sync.runtimeHooks(s.signals, handover, r.Hooks, pid, &got)
+	}
 	if got.pty != nil {
 		s.Pty, _ = all.file(got.pty, nil)
 	}
@@ -77,6 +80,14 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 		return nil, err
 	}
 	s.keep(net)
+	if r.Hooks != nil {
+		if err := r.Hooks.Started(pid); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.leavePoststop(&r); err != nil {
+		return nil, err
+	}
 	if err := group.Settle(); err != nil {
 		return nil, err
 	}

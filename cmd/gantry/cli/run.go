@@ -164,6 +164,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&o.CPUSetCPUs, "cpuset-cpus", "", "run on processors `LIST`, as in 0-3,7")
 	s.StringVar(&o.CPUSetMems, "cpuset-mems", "", "use memory nodes `LIST`")
 	s.StringVar(&o.PidsLimit, "pids-limit", "", "limit processes and threads to `N` (default 2048), those of --init among them; -1 is no limit")
+	f.registerHardware(s)
 	f.registerResources(s)
 	f.registerSurroundings(s)
 	registerUserns(s, o)

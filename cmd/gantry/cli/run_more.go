@@ -59,3 +59,12 @@ func (f *runFlags) checkMore() error {
 	}
 	return fmt.Errorf("--cgroups %q: use enabled", f.cgroups)
 }
+
+// registerHardware adds the host's devices.
+func (f *runFlags) registerHardware(s *pflag.FlagSet) {
+	o := &f.Hardware
+	s.StringArrayVar(&o.Devices, "device", nil, "give the app a device or a directory of them, `HOST[:PATH][:rwm]`, or VENDOR/CLASS=NAME of a CDI specification")
+	s.StringArrayVar(&o.DeviceRules, "device-cgroup-rule", nil, "let the app use devices: `RULE` as in 'c 189:* rwm'")
+	s.StringArrayVar(&o.CDIDirs, "cdi-spec-dir", nil, "look for CDI specifications in `DIR` (default /etc/cdi and /var/run/cdi); later ones win")
+	s.StringArrayVar(&f.HooksDirs, "hooks-dir", nil, "run the OCI hooks that files of `DIR` ask for (oci-hooks(5)); later ones win")
+}

@@ -35,6 +35,7 @@ func (s *supervisor) finish() {
 	s.answerAll()
 	s.removeCgroups()
 	s.release()
+	s.poststop()
 	if s.PidFile != "" {
 		_ = unix.Unlink(s.PidFile) //nolint:forbidigo // the host's, as the user named it
 	}
