@@ -21,6 +21,9 @@ import (
 
 // moreFacts gathers what only some options depend on.
 func moreFacts(h *bundle.Host, o bundle.Options, note func(string)) error {
+	if len(o.SecurityOpt) > 0 {
+		h.Labels = labelFacts(h.SELinux)
+	}
 	if o.UTS == "host" {
 		h.Hostname, _ = os.Hostname()
 	}

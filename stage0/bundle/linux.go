@@ -4,7 +4,6 @@ package bundle
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -59,64 +58,6 @@ func ipcSysctls() []string {
 		"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
 		"kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
 	}
-}
-
-// security settles seccomp, no_new_privs, masked and read-only paths.
-func (b *builder) security() error {
-	masked, readOnly := maskedPaths(), readOnlyPaths()
-	b.r.Seccomp = "default"
-	if p := b.Options.SeccompProfile; p != "" {
-		b.r.Seccomp = p
-	}
-	for _, opt := range b.Options.SecurityOpt {
-		key, value, has := strings.Cut(opt, "=")
-		if !has {
-			key, value, has = strings.Cut(opt, ":") // Docker's older spelling
-		}
-		switch {
-		case key == "seccomp" && value != "":
-			b.r.Seccomp = value
-		case key == "no-new-privileges" && (!has || value == "true"):
-			b.r.Spec.Process.NoNewPrivileges = true
-		case key == "no-new-privileges" && value == "false":
-			b.r.Spec.Process.NoNewPrivileges = false
-		case key == "mask" && value != "":
-			paths, err := absolutePaths(opt, value)
-			if err != nil {
-				return err
-			}
-			masked = append(masked, paths...)
-		case key == "unmask" && value == "ALL":
-			masked, readOnly = nil, nil
-		case key == "unmask" && value != "":
-			paths, err := absolutePaths(opt, value)
-			if err != nil {
-				return err
-			}
-			unmask := func(p string) bool { return slices.Contains(paths, p) }
-			masked, readOnly = slices.DeleteFunc(masked, unmask), slices.DeleteFunc(readOnly, unmask)
-		case opt == "label=disable" || opt == "apparmor=unconfined":
-			// We set neither by ourselves.
-		default:
-			return fmt.Errorf("--security-opt %q is not supported: use seccomp=, no-new-privileges, mask= or unmask=", opt)
-		}
-	}
-	if s := b.r.Seccomp; s != "default" && s != "unconfined" && !path.IsAbs(s) {
-		b.r.Seccomp = path.Join(b.Host.Dir, s)
-	}
-	b.r.Spec.Linux.MaskedPaths, b.r.Spec.Linux.ReadonlyPaths = masked, readOnly
-	return nil
-}
-
-func absolutePaths(opt, list string) ([]string, error) {
-	paths := strings.Split(list, ":")
-	for i, p := range paths {
-		if !path.IsAbs(p) || clean("", p) != nil {
-			return nil, fmt.Errorf("--security-opt %q: %q is not an absolute path", opt, p)
-		}
-		paths[i] = path.Clean(p)
-	}
-	return paths, nil
 }
 
 // maskedPaths are those of podman and Docker together: they tell of the host

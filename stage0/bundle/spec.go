@@ -36,6 +36,7 @@ type Host struct {
 	Limits       []specs.POSIXRlimit
 	CanRaise     bool   // whether hard limits can be raised (CAP_SYS_RESOURCE)
 	SELinux      bool   // whether SELinux is enabled
+	Labels       Labels // what --security-opt apparmor= and label= depend on
 	Hosts        []byte // /etc/hosts, used with --net=host
 	ResolvConf   []byte // /etc/resolv.conf, used with --net=host
 

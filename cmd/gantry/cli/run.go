@@ -150,7 +150,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 
 	s.StringArrayVar(&o.CapAdd, "cap-add", nil, "add `CAPABILITY`, or ALL")
 	s.StringArrayVar(&o.CapDrop, "cap-drop", nil, "drop `CAPABILITY`, or ALL")
-	s.StringArrayVar(&o.SecurityOpt, "security-opt", nil, "set `OPTION` seccomp=PROFILE|unconfined, no-new-privileges, mask=PATHS, unmask=PATHS|ALL")
+	s.StringArrayVar(&o.SecurityOpt, "security-opt", nil, "set `OPTION` apparmor=PROFILE, label=…, seccomp=PROFILE|unconfined, no-new-privileges, mask=PATHS, unmask=PATHS|ALL, proc-opts=OPTIONS, systempaths=unconfined")
 	s.StringVar(&o.SeccompProfile, "seccomp", "", "same as --security-opt seccomp=`PROFILE`")
 	s.BoolVar(&o.Privileged, "privileged", false, "refused: says what to use instead")
 	s.StringArrayVar(&o.Ulimits, "ulimit", nil, "limit `NAME=SOFT[:HARD]`, as in nofile=1024:4096")

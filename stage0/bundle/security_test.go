@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundle
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSELinuxContexts(t *testing.T) {
+	for opts, want := range map[string][2]string{
+		"label=type:spc_t":                      {"system_u:system_r:spc_t:s0", "system_u:object_r:container_file_t:s0"},
+		"label=level:s0:c1,c2":                  {"system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"},
+		"label=user:u label=role:r":             {"u:r:container_t:s0", "u:object_r:container_file_t:s0"},
+		"label=filetype:x_t label:type:spc_t":   {"system_u:system_r:spc_t:s0", "system_u:object_r:x_t:s0"},
+		"label=disable":                         {"", ""},
+		"apparmor=unconfined seccomp=default":   {"", ""},
+		"label=disable apparmor=gantry-default": {"", ""},
+	} {
+		in := input(Options{SecurityOpt: strings.Fields(opts)})
+		in.Host.SELinux = true
+		in.Host.Labels = Labels{AppArmor: true, Profiles: []string{"gantry-default"}, Process: "system_u:system_r:container_t:s0", File: "system_u:object_r:container_file_t:s0"}
+		r, err := Spec(in)
+		if err != nil {
+			t.Errorf("%s: %v", opts, err)
+			continue
+		}
+		if got := [2]string{r.Spec.Process.SelinuxLabel, r.Spec.Linux.MountLabel}; got != want {
+			t.Errorf("%s: %q, want %q", opts, got, want)
+		}
+		if p := r.Spec.Process.ApparmorProfile; (p == "gantry-default") != strings.Contains(opts, "gantry-default") {
+			t.Errorf("%s: AppArmor's profile is %q", opts, p)
+		}
+	}
+}
+
+func TestSecurityOptions(t *testing.T) {
+	r, err := Spec(input(Options{SecurityOpt: []string{"systempaths=unconfined", "mask=/a:/b", "proc-opts=hidepid=2,subset=pid"}}))
+	if err != nil || !slices.Equal(r.Spec.Linux.MaskedPaths, []string{"/a", "/b"}) || r.Spec.Linux.ReadonlyPaths != nil {
+		t.Fatalf("%v, %v", r, err)
+	}
+	if o := r.Spec.Mounts[0].Options; !slices.Equal(o[len(o)-2:], []string{"hidepid=2", "subset=pid"}) {
+		t.Errorf("/proc: %q", o)
+	}
+	for opt, want := range map[string]string{
+		"apparmor=x":       "AppArmor is off",
+		"label=type:x":     "SELinux is off",
+		"label=nested":     "does not label",
+		"label=x":          "write label=disable",
+		"label=type:a:b":   "has no colon",
+		"label=":           "is not supported",
+		"proc-opts=rw":     "is none of",
+		"proc-opts=gid=x":  "is none of",
+		"systempaths=none": "is not supported",
+		"mask=rel":         "not an absolute path",
+	} {
+		refused(t, input(Options{SecurityOpt: []string{opt}}), want)
+	}
+	in := input(Options{SecurityOpt: []string{"apparmor=x"}})
+	in.Host.Labels.AppArmor = true
+	refused(t, in, "no such profile loaded")
+	in = input(Options{SecurityOpt: []string{"label=disable", "label=type:x"}})
+	in.Host.SELinux = true
+	refused(t, in, "contradict")
+}
