@@ -206,6 +206,7 @@ type Bind struct {
 	FD     int    `json:"fd"` // index into Sources
 	Attr   Attr   `json:"attr,omitzero"`
 	Target string `json:"target"`
+	Sub    string `json:"sub,omitempty"`    // what of the source is attached, looked up below it
 	CopyUp bool   `json:"copyUp,omitempty"` // if empty, fill it with what the image has at Target
 	OnProc bool   `json:"onProc,omitempty"` // the one allow-list of files below /proc
 }

@@ -99,7 +99,7 @@ func (p *planner) bind(m specs.Mount, target string, o mountOptions, onProc bool
 		// Without this the clone would stay the host mount's peer.
 		o.attr.Propagation, o.attr.PropagateBelow = unix.MS_PRIVATE, true
 	}
-	p.add(stage1.Step{Bind: &stage1.Bind{FD: fd, Target: target, Attr: o.attr, CopyUp: o.copyUp, OnProc: onProc}})
+	p.add(stage1.Step{Bind: &stage1.Bind{FD: fd, Target: target, Sub: p.o.Below[target], Attr: o.attr, CopyUp: o.copyUp, OnProc: onProc}})
 }
 
 // reconfigure is what a remount changes of the file system itself: nothing of

@@ -40,6 +40,8 @@ type PlanOptions struct {
 	Columns  uint16
 	SELinux  bool // the kernel takes labels of files
 
+	Below map[string]string // by destination, what of a mount's source is attached
+
 	Container string // its id, in the state that hooks get; empty: a bundle with hooks is refused
 }
 

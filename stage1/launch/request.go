@@ -24,12 +24,19 @@ type Root struct {
 	Mapped bool
 }
 
+// Given is the source of a mount that a path cannot name, or not safely.
+type Given struct {
+	Mount *os.File // detached; nil: what the bundle says. It stays the caller's
+	Sub   string   // what of it is attached, looked up below it by gantry-init
+}
+
 // Request is one launch.
 type Request struct {
 	ID     string // names the cgroup: gantry-<ID>
 	Spec   *specs.Spec
 	Bundle string // where relative sources of mounts start
 	Root   Root
+	Given  map[string]Given `json:"-"` // by destination
 
 	PodDir   string   // …/pods/run/<uuid>; empty: no pod, as for gantry-oci
 	Lock     *os.File `json:"-"` // the pod directory, locked; inherited by the supervisor
@@ -108,6 +115,14 @@ func (r *Request) planOptions(layout CgroupLayout) PlanOptions {
 			Tree: r.Root.Lower != nil, Dir: r.Root.Dir,
 			Upper: r.Root.Upper, Work: r.Root.Work, Volatile: r.Remove, Mapped: r.Root.Mapped,
 		},
+	}
+	for target, g := range r.Given {
+		if g.Sub != "" {
+			if o.Below == nil {
+				o.Below = map[string]string{}
+			}
+			o.Below[target] = g.Sub
+		}
 	}
 	if r.Hooks != nil {
 		o.Container, o.Root.At = r.Hooks.ID, r.Hooks.Root

@@ -17,7 +17,7 @@ import (
 )
 
 // openSources opens what a plan donates, in its order, but for kinds that are
-// given. The caller closes what hold got.
+// given, and mounts by their destinations. The caller closes what hold got.
 func openSources(h *hold, plan stage1.Plan, given map[string]*os.File) ([]*os.File, error) {
 	files := make([]*os.File, len(plan.Sources))
 	users := userNamespaces{}
@@ -31,13 +31,19 @@ func openSources(h *hold, plan stage1.Plan, given map[string]*os.File) ([]*os.Fi
 	return files, nil
 }
 
+// givenMount is the key of a mount that is given.
+func givenMount(target string) string { return stage1.SourceMount + " " + target }
+
 func openSource(h *hold, s stage1.Source, given map[string]*os.File, users userNamespaces) (*os.File, error) {
 	if f := given[s.Kind]; f != nil {
 		return f, users.show(h, f, s)
 	}
 	switch s.Kind {
 	case stage1.SourceMount:
-		f, err := h.file(cloneMount(s.Path, s.Recursive))
+		f, err := given[givenMount(s.For)], error(nil)
+		if f == nil {
+			f, err = h.file(cloneMount(s.Path, s.Recursive))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open %s for %s: %w", s.Path, s.For, err)
 		}

@@ -153,7 +153,11 @@ func (b *birth) open(all *hold, r *Request) (err error) {
 	if b.init, err = all.file(openInit(r.Libexec)); err != nil {
 		return err
 	}
-	b.sources, err = openSources(all, b.plan, map[string]*os.File{stage1.SourceTree: r.Root.Lower, stage1.SourceStart: r.Hold})
+	given := map[string]*os.File{stage1.SourceTree: r.Root.Lower, stage1.SourceStart: r.Hold}
+	for target, g := range r.Given {
+		given[givenMount(target)] = g.Mount
+	}
+	b.sources, err = openSources(all, b.plan, given)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/copyup"
 	"github.com/gantryrun/gantry/internal/rootfs"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -146,7 +147,7 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 	defer unix.Close(target)
 	// A directory that the image lacks has no mode to hand on.
 	if m.CopyUp && !made {
-		if err := copyUp(target, fd, hasMode(m.Options)); err != nil {
+		if err := copyup.Fill(target, fd, hasMode(m.Options)); err != nil {
 			return failed("copy image content", m.Target, err)
 		}
 	}
@@ -255,6 +256,14 @@ func refuseProc(fd int) error {
 // its own kind.
 func (w *walk) bind(b *stage1.Bind) *stage1.StepError {
 	fd := w.source(b.FD)
+	if b.Sub != "" {
+		below, serr := takeBelow(fd, b)
+		if serr != nil {
+			return serr
+		}
+		defer unix.Close(below)
+		fd = below
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return failed("bind", b.Target, err)
@@ -268,11 +277,36 @@ func (w *walk) bind(b *stage1.Bind) *stage1.StepError {
 	}
 	defer unix.Close(target)
 	if b.CopyUp {
-		if err := copyUp(target, fd, false); err != nil {
+		if err := copyup.Fill(target, fd, false); err != nil {
 			return failed("copy image content", b.Target, err)
 		}
 	}
 	return failed("bind", b.Target, unix.MoveMount(fd, "", target, "", fdToFd))
+}
+
+// takeBelow makes a detached mount of what lies below another. It is found by
+// the kernel with the other as its root, and cloned by its descriptor: a link
+// in it, or one that is swapped in meanwhile, leads nowhere else
+// (CVE-2017-1002101). A detached mount can be cloned since Linux 6.15; before,
+// it has to be attached for the moment.
+func takeBelow(fd int, b *stage1.Bind) (int, *stage1.StepError) {
+	step := "open subpath " + b.Sub
+	if err := setattr(fd, stage1.Attr{Propagation: unix.MS_PRIVATE, PropagateBelow: true}); err != nil {
+		return -1, failed(step, b.Target, err)
+	}
+	if err := attachOnRoot(fd); err != nil {
+		return -1, failed(step, b.Target, err)
+	}
+	below, err := rootfs.OpenAt(fd, b.Sub, unix.O_PATH, 0)
+	clone := -1
+	if err == nil {
+		clone, err = unix.OpenTree(below, "", cloneMount|unix.AT_RECURSIVE)
+		_ = unix.Close(below)
+	}
+	if detachErr := detach(fd); err == nil {
+		err = detachErr
+	}
+	return clone, failed(step, b.Target, err)
 }
 
 func (w *walk) bindPoint(b *stage1.Bind, dir bool) (int, error) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package child
+// Package copyup fills a directory with what an image has in its place.
+package copyup
 
 import (
 	"errors"
@@ -11,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyUp fills an empty directory with what another has, by descriptors: an
+// Fill fills an empty directory with what another has, by descriptors: an
 // image may hold anything, and a volume may be on any file system. It gets the
-// other's mode and owner, but keeps a mode that was asked for.
-func copyUp(from, to int, keepMode bool) error {
+// other's mode and owner, but keeps a mode that was asked for. A directory that
+// is not empty stays as it is.
+func Fill(from, to int, keepMode bool) error {
 	if empty, err := isEmpty(to); err != nil || !empty {
 		return err
 	}
@@ -198,7 +200,7 @@ func dress(fd int, st *unix.Stat_t) error {
 	if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil {
 		return err
 	}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, procFD(fd), []unix.Timespec{st.Atim, st.Mtim}, 0)
+	return unix.UtimesNanoAt(fd, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
 func dressAt(dir int, name string, st *unix.Stat_t) error {
