@@ -154,6 +154,8 @@ type Inspection struct {
 	Dir     string              `json:"dir"`
 	Options bundle.Options      `json:"options"`
 	Launch  *Launch             `json:"launch,omitempty"`
+	Mounts  []bundle.Mount      `json:"mounts,omitempty"` // what config.json cannot say of them
+	Images  []Launch            `json:"images,omitempty"` // what was proven of those that are mounted
 	Config  any                 `json:"config,omitempty"` // config.json
 	Cgroups []string            `json:"cgroups,omitempty"`
 	Limits  map[string][]string `json:"limits,omitempty"` // rlimits of the running app as the kernel has them

@@ -400,6 +400,10 @@ func (l *library) pins() (map[digest.Digest][]string, error) {
 			d := digest.Digest(a.Manifest)
 			pins[d] = append(pins[d], pod.Short(p.UUID))
 		}
+		for _, i := range m.Images {
+			d := digest.Digest(i.Manifest)
+			pins[d] = append(pins[d], pod.Short(p.UUID))
+		}
 		return nil
 	})
 	return pins, err

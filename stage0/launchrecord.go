@@ -54,6 +54,8 @@ type launchFile struct {
 	StopTimeout uint            `json:"stopTimeout"` // seconds
 	Strict      map[string]bool `json:"strict,omitempty"`
 	Binds       []string        `json:"binds,omitempty"` // host paths that must exist at launch
+	Mounts      []bundle.Mount  `json:"mounts,omitempty"`
+	Images      []mountedImage  `json:"images,omitempty"`
 	Contents    contents        `json:"contents"`
 	IDs         string          `json:"ids,omitempty"` // the range leased for its user namespace
 }

@@ -22,7 +22,7 @@ type sound struct {
 }
 
 // check refuses, before anything is fetched, what no image can make right.
-func (o RunOptions) check() (*sound, error) {
+func (o RunOptions) check(e Env) (*sound, error) {
 	if o.Name != "" {
 		if err := pod.CheckName(o.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
@@ -49,6 +49,10 @@ func (o RunOptions) check() (*sound, error) {
 	}
 	host, err := hostFacts(o.Options, o.Notes)
 	if err != nil {
+		return nil, err
+	}
+	host.Volumes = e.volumesDir()
+	if host.From, err = e.sharedMounts(o.VolumesFrom); err != nil {
 		return nil, err
 	}
 	res, err := bundle.Check(o.Options, host)

@@ -89,7 +89,7 @@ func (e Env) mountTree(ctx context.Context, t tree.Tree) (rootTree, error) {
 // make does everything of a launch up to the launch itself. The undo stack
 // takes back all of it. With durable the pod's files survive a power cut.
 func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, durable bool) (*ready, error) {
-	asked, err := o.check()
+	asked, err := o.check(e)
 	if err != nil {
 		return nil, err
 	}
@@ -126,16 +126,26 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		Version: launchVersion, Launch: v.Launch, Options: o.Options,
 		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,
 		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
-		Contents: contentsOf(res), IDs: ids,
+		Mounts: res.Mounts, Contents: contentsOf(res), IDs: ids,
+	}
+	if r.launch.Images, err = e.admitImages(ctx, res.Mounts, o); err != nil {
+		return nil, err
 	}
 	if o.Replace {
 		if err := e.takeName(ctx, r.pod, o, u); err != nil {
 			return nil, err
 		}
 	}
+	var held undo.Stack
+	defer held.Run()
+	volumes, err := e.holdVolumes(r, res.Mounts, &held)
+	if err != nil {
+		return nil, err
+	}
 	r.manifest = pod.Manifest{
 		Version: pod.Version, UUID: r.pod.UUID, Name: o.Name, Created: time.Now().UTC(), Remove: o.Remove,
 		Network: networkName(o.Network), Labels: res.Labels,
+		Volumes: volumes, Images: podImages(r.launch.Images),
 		Apps: []pod.App{{Name: appName, Image: v.Launch.Reference, Manifest: v.Launch.Manifest, Platform: v.Launch.Platform, Command: res.Spec.Process.Args}},
 	}
 	return r, e.write(r, res, durable)
@@ -300,17 +310,6 @@ func profile(res *bundle.Result) (*specs.LinuxSeccomp, error) {
 	return sp, nil
 }
 
-// checkBinds tells early what would otherwise end a launch half-way: a source
-// that does not exist is not made.
-func checkBinds(binds []string) error {
-	for _, b := range binds {
-		if _, err := os.Stat(b); err != nil {
-			return fmt.Errorf("--volume: source: %w", err)
-		}
-	}
-	return nil
-}
-
 // write fills the pod directory. Nothing in it is seen before the pod moves,
 // so each file is written once and in place.
 func (e Env) write(r *ready, res *bundle.Result, durable bool) error {
@@ -443,7 +442,7 @@ func prepare(ctx context.Context, e Env, ref string, o RunOptions) (string, erro
 }
 
 func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error) {
-	asked, err := o.check()
+	asked, err := o.check(e)
 	if err != nil {
 		return DryRun{}, err
 	}

@@ -42,10 +42,15 @@ func run(ctx context.Context, e Env, ref string, o RunOptions) error {
 // start moves the pod to run and becomes its supervisor. It returns only when
 // the app did not start; the caller's undo stack then deletes the pod.
 func (e Env) start(ctx context.Context, r *ready, u *undo.Stack, o LaunchOptions, readyFunc func() error) error {
+	given, err := r.given(ctx, e, u)
+	if err != nil {
+		return err
+	}
 	if err := r.pod.Move(pod.Run); err != nil {
 		return err
 	}
 	req := e.request(r, o)
+	req.Given = given
 	req.Ready = readyFunc
 	s, err := launch.Start(ctx, req)
 	if err != nil {
@@ -97,7 +102,7 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 		return stage1.Plan{}, err
 	}
 	po := launch.PlanOptions{
-		Cgroups: layout, Terminal: o.TTY, Init: o.Init, Preserve: o.Preserve,
+		Cgroups: layout, Terminal: o.TTY, Init: o.Init, Preserve: o.Preserve, Below: below(res.Mounts),
 		Root: launch.RootPlan{Tree: root.mount != nil, Dir: root.dir, Volatile: o.Remove, Mapped: ownUsers(res.Spec)},
 	}
 	if !o.ReadOnly {
@@ -162,6 +167,9 @@ func (e Env) runPrepared(ctx context.Context, id string, o LaunchOptions, u *und
 	}
 	if v.Launch.Config != r.launch.Launch.Config {
 		return fmt.Errorf("pod %s: its bundle was made from another configuration: %w", pod.Short(p.UUID), ErrSeal)
+	}
+	if err := r.admitAgain(ctx, e, o.Warn); err != nil {
+		return err
 	}
 	if err := checkBinds(r.launch.Binds); err != nil {
 		return err

@@ -193,6 +193,9 @@ func gc(ctx context.Context, e Env, o GCOptions) (GCReport, error) {
 	if err != nil || o.MarkOnly {
 		return r, err
 	}
+	if _, err := e.volumes().Sweep(); err != nil {
+		r.Problems = append(r.Problems, err.Error())
+	}
 	r.Names, err = e.pods().SweepNames()
 	if r.Names == nil {
 		r.Names = []string{}

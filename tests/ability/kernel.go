@@ -94,3 +94,19 @@ func probeErofsFile() error {
 	}
 	return nil
 }
+
+// probeProjectQuota mounts an ext4 with project quotas where nobody sees it.
+func probeProjectQuota() error {
+	dir, err := os.MkdirTemp("", "quota")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	script := "truncate -s 16M $0/image && mkfs.ext4 -q -O quota,project -E quotatype=prjquota $0/image && mkdir $0/at && mount -o loop,prjquota $0/image $0/at"
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, dir)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("mount ext4 with project quotas: %w: %s", err, out)
+	}
+	return nil
+}
