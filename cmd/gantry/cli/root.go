@@ -54,6 +54,7 @@ func (a *app) commands() []entry {
 		{"gc", "pods", a.gcCommand},
 		{"fetch", "images", a.fetchCommand},
 		{"image", "images", a.imageCommand},
+		{"volume", "images", a.volumeCommand},
 		{"trust", "trust", a.trustCommand},
 		{"sign", "trust", a.signCommand},
 		{"check", "host", a.checkCommand},

@@ -131,13 +131,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringArrayVarP(&o.Labels, "label", "l", nil, "label the pod `NAME=VALUE`")
 	s.StringArrayVar(&o.Annotations, "annotation", nil, "annotate the bundle `NAME=VALUE`")
 
-	s.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount a host path: `SOURCE:DEST[:OPTIONS]`")
-	s.StringArrayVar(&o.Mounts, "mount", nil, "mount `type=bind|tmpfs,…` as podman spells it")
-	s.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "mount a tmpfs at `DEST[:OPTIONS]`")
-	s.StringVar(&o.ImageVolume, "image-volume", "", "give the image's volumes `MODE` anonymous (default), tmpfs or ignore")
-	s.BoolVar(&o.ReadOnly, "read-only", false, "mount the root read-only")
-	s.BoolVar(&f.readOnlyTmpfs, "read-only-tmpfs", true, "with --read-only, keep /tmp, /var/tmp and /run writable")
-	s.StringVar(&o.ShmSize, "shm-size", "", "size of /dev/shm, as in 64m")
+	f.registerVolumes(s)
 
 	s.StringVar(&o.Network, "net", "", "`MODE` none (default: loopback only) or host")
 	s.StringVar(&o.Network, "network", "", "same as --net")

@@ -75,7 +75,6 @@ func Refusals() []Refusal {
 		{"tls-verify", "", "checks are given up by name", "--insecure-options=tls"},
 		{"variant", "", "the platform is one option here", "--platform OS/ARCH/VARIANT"},
 		{"volume-driver", "", "volumes are directories of this host", "--volume"},
-		{"volumes-from", "", "volumes are shared by name", "--volume NAME:DEST in both"},
 	}
 }
 
