@@ -99,10 +99,11 @@ func parsePort(text string) (p Port, err error) {
 		}
 	}
 	rest, container := cutLast(rest)
-	count := 0
-	if p.Container, count, err = parsePorts(container); err != nil {
+	first, count, err := parsePorts(container)
+	if err != nil {
 		return p, fmt.Errorf("container port: %w", err)
 	}
+	p.Container = first
 	if p.Container == 0 {
 		return p, fmt.Errorf("container port: 0 is no port")
 	}
@@ -138,14 +139,15 @@ func cutLast(s string) (before, after string) {
 	return "", s
 }
 
-func (p *Port) parseHostPorts(text string) (err error) {
+func (p *Port) parseHostPorts(text string) error {
 	if text == "" {
 		return nil
 	}
-	count := 0
-	if p.HostPort, count, err = parsePorts(text); err != nil {
+	first, count, err := parsePorts(text)
+	if err != nil {
 		return fmt.Errorf("host port: %w", err)
 	}
+	p.HostPort = first
 	if p.HostPort == 0 && count > 1 {
 		return fmt.Errorf("host port: 0 is no port")
 	}

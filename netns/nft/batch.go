@@ -70,7 +70,7 @@ func (b *batch) bound(kind uint16) {
 	b.header(kind, unix.NLM_F_REQUEST, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 }
 
-func (b *batch) message(kind uint16, flags uint16, a attributes) {
+func (b *batch) message(kind, flags uint16, a attributes) {
 	b.last = len(b.buf)
 	b.header(unix.NFNL_SUBSYS_NFTABLES<<8|kind, unix.NLM_F_REQUEST|flags, unix.NFPROTO_INET, 0, a)
 }

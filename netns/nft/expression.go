@@ -126,19 +126,21 @@ func toThisHost() []expression {
 	}
 }
 
-func toPorts(protocol string, first, last uint16) []expression {
+func of(protocol string) []expression {
 	number := byte(unix.IPPROTO_TCP)
 	if protocol == network.UDP {
 		number = unix.IPPROTO_UDP
 	}
-	out := []expression{
-		meta(unix.NFT_META_L4PROTO), compare(unix.NFT_CMP_EQ, []byte{number}),
-		payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2),
-	}
+	return []expression{meta(unix.NFT_META_L4PROTO), compare(unix.NFT_CMP_EQ, []byte{number})}
+}
+
+// toPorts matches the destination port of TCP and UDP.
+func toPorts(first, last uint16) []expression {
+	port := payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)
 	if first == last {
-		return append(out, compare(unix.NFT_CMP_EQ, bigEndian(first)))
+		return []expression{port, compare(unix.NFT_CMP_EQ, bigEndian(first))}
 	}
-	return append(out, compare(unix.NFT_CMP_GTE, bigEndian(first)), compare(unix.NFT_CMP_LTE, bigEndian(last)))
+	return []expression{port, compare(unix.NFT_CMP_GTE, bigEndian(first)), compare(unix.NFT_CMP_LTE, bigEndian(last))}
 }
 
 func bigEndian(n uint16) []byte {

@@ -11,6 +11,7 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,7 @@ type Attachment struct {
 const (
 	gateChain        = "gate"    // only what is for this host, and not for its loopback
 	publishChain     = "publish" // published ports
+	guardChain       = "guard"   // only what was asked for
 	preroutingChain  = "prerouting"
 	outputChain      = "output"
 	postroutingChain = "postrouting"
@@ -78,10 +80,12 @@ func (t Table) publish(b *batch) {
 		b.rule(gateChain, destination(prefix), verdict(unix.NFT_RETURN, ""))
 	}
 	b.rule(gateChain, toThisHost(), verdict(unix.NFT_JUMP, publishChain))
+	// A look at the port spares the connections of others all of that.
+	ours := append(toPorts(t.span()), verdict(unix.NFT_JUMP, gateChain)...)
 	b.chain(preroutingChain, &hook{kind: "nat", number: unix.NF_INET_PRE_ROUTING, priority: priorityDstnat})
-	b.rule(preroutingChain, verdict(unix.NFT_JUMP, gateChain))
+	b.rule(preroutingChain, ours)
 	b.chain(outputChain, &hook{kind: "nat", number: unix.NF_INET_LOCAL_OUT, priority: priorityDstnat})
-	b.rule(outputChain, verdict(unix.NFT_JUMP, gateChain))
+	b.rule(outputChain, ours)
 	for _, p := range t.Ports {
 		for _, v6 := range []bool{false, true} {
 			to, ok := t.target(v6)
@@ -90,6 +94,15 @@ func (t Table) publish(b *batch) {
 			}
 		}
 	}
+}
+
+// span is from the first to the last published port.
+func (t Table) span() (first, last uint16) {
+	first = ^first
+	for _, p := range t.Ports {
+		first, last = min(first, p.HostPort), max(last, p.HostPort+uint16(p.Len()-1))
+	}
+	return first, last
 }
 
 // target is the address published ports lead to.
@@ -111,7 +124,7 @@ func redirect(b *batch, p network.Port, to netip.Addr) {
 		if p.Host.IsValid() && !p.Host.IsUnspecified() {
 			who = destination(netip.PrefixFrom(p.Host, p.Host.BitLen()))
 		}
-		return append(who, toPorts(p.Protocol, p.HostPort, p.HostPort+uint16(p.Len()-1))...)
+		return slices.Concat(who, of(p.Protocol), toPorts(p.HostPort, p.HostPort+uint16(p.Len()-1)))
 	}
 	if p.Len() > 1 && p.HostPort == p.Container {
 		b.rule(publishChain, match(p), dnat(to, 0))
@@ -141,8 +154,13 @@ func (t Table) postrouting(b *batch) {
 }
 
 // forward lets in what the pod asked for and what was published, and nothing
-// that comes from elsewhere than its own bridge.
+// else that comes from elsewhere than its own bridge. Every packet that the
+// host forwards passes here, for every pod: one rule tells that it is not ours.
 func (t Table) forward(b *batch) {
+	b.chain(guardChain, nil)
+	b.rule(guardChain, known(), verdict(accept, ""))
+	b.rule(guardChain, redirected(), verdict(accept, ""))
+	b.rule(guardChain, verdict(drop, ""))
 	b.chain(forwardChain, &hook{kind: "filter", number: unix.NF_INET_FORWARD, priority: priorityFilter})
 	for _, a := range t.Attachments {
 		for _, prefix := range a.Addresses {
@@ -152,9 +170,7 @@ func (t Table) forward(b *batch) {
 				b.rule(forwardChain, in, verdict(drop, ""))
 				b.rule(forwardChain, source(alone(prefix)), outside(unix.NFT_META_OIFNAME, a.Bridge), verdict(drop, ""))
 			case !a.Open:
-				b.rule(forwardChain, in, known(), verdict(accept, ""))
-				b.rule(forwardChain, in, redirected(), verdict(accept, ""))
-				b.rule(forwardChain, in, verdict(drop, ""))
+				b.rule(forwardChain, in, verdict(unix.NFT_JUMP, guardChain))
 			}
 		}
 	}

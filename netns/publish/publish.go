@@ -32,11 +32,11 @@ type Ports struct {
 }
 
 // Close gives the ports back.
-func (p *Ports) Close() {
-	for _, s := range p.Sockets {
+func (all *Ports) Close() {
+	for _, s := range all.Sockets {
 		_ = s.File.Close()
 	}
-	p.Sockets = nil
+	all.Sockets = nil
 }
 
 // Occupied is a port that somebody has.

@@ -32,7 +32,7 @@ type carried struct {
 	stopped chan struct{}
 }
 
-func carry(t *testing.T, listen, to string, tune func(*proxy)) *carried {
+func carry(t testing.TB, listen, to string, tune func(*proxy)) *carried {
 	t.Helper()
 	at := netip.MustParseAddrPort(to)
 	before := pipes(t)
@@ -94,7 +94,7 @@ func (c *carried) run() {
 func isUDP(network string) bool { return network[:3] == "udp" }
 
 // published is a socket as netns/publish makes them, and where it is.
-func published(t *testing.T, listen string) (*os.File, string) {
+func published(t testing.TB, listen string) (*os.File, string) {
 	t.Helper()
 	network, address := listen[:4], listen[5:]
 	if !isUDP(network) {
@@ -129,7 +129,7 @@ func published(t *testing.T, listen string) (*os.File, string) {
 }
 
 // pipes counts those of this process: sockets are counted by their slots.
-func pipes(t *testing.T) (n int) {
+func pipes(t testing.TB) (n int) {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -144,7 +144,7 @@ func pipes(t *testing.T) (n int) {
 }
 
 // server serves each connection by f, and is gone with the test.
-func server(t *testing.T, f func(*net.TCPConn)) string {
+func server(t testing.TB, f func(*net.TCPConn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -470,4 +470,37 @@ func TestClientsOfDatagramsAreBoundedAndForgotten(t *testing.T) {
 			t.Fatalf("%d flows are not forgotten", n)
 		}
 	}
+}
+
+// BenchmarkCarry is how fast bytes go through the proxy, and past it.
+func BenchmarkCarry(b *testing.B) {
+	const size = 256 << 20
+	to := server(b, func(c *net.TCPConn) {
+		block := make([]byte, 128<<10)
+		for range size / len(block) {
+			if _, err := c.Write(block); err != nil {
+				return
+			}
+		}
+	})
+	get := func(b *testing.B, address string) {
+		b.SetBytes(size)
+		for b.Loop() {
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				b.Fatal(err)
+			}
+			block := make([]byte, 128<<10)
+			for n := 0; n < size; {
+				got, err := c.Read(block)
+				if err != nil {
+					b.Fatal(err)
+				}
+				n += got
+			}
+			_ = c.Close()
+		}
+	}
+	b.Run("direct", func(b *testing.B) { get(b, to) })
+	b.Run("proxy", func(b *testing.B) { get(b, carry(b, "tcp4 127.0.0.1:0", to, nil).address) })
 }
