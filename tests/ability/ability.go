@@ -29,7 +29,7 @@ type Ability struct {
 func All() []Ability {
 	return []Ability{
 		Root, Unconfined, Userns, UsernsOrdinary, Cgroup2, CgroupHybrid, Cgroup1, CgroupWritable,
-		Overlay, Erofs, ErofsFile, Loop, Verity, ProjectQuota, Landlock, AppArmor, Seccomp, Tun, Systemd, Executables,
+		Overlay, Erofs, ErofsFile, Loop, Verity, ProjectQuota, Landlock, AppArmor, Seccomp, Tun, Systemd, Executables, Networks,
 	}
 }
 

@@ -51,6 +51,7 @@ func TestScripts(t *testing.T) {
 			"same":     same,
 			"setfile":  setfile,
 			"gone":     gone,
+			"world":    world,
 		},
 	})
 }

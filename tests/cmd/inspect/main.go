@@ -48,6 +48,8 @@ func commands() map[string]command {
 		"notify":    notify,
 		"http-get":  httpGet,
 		"serve":     serve,
+		"greet":     greet,
+		"ask":       ask,
 		"tty":       tty,
 		"setrlimit": setLimit,
 	}
