@@ -35,7 +35,10 @@ func newPlace(t *testing.T) *place {
 		t.Skip("ability missing: network namespace: " + err.Error())
 	}
 	t.Cleanup(func() { _ = ns.Close() })
-	return &place{t, ns}
+	p := &place{t, ns}
+	// A new namespace begins with what the machine's own has.
+	p.says("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
+	return p
 }
 
 // at runs f on a thread that is in the place and ends with it.
