@@ -58,6 +58,8 @@ type Contract struct {
 	HookState string `json:"hookState,omitempty"` // what they read: JSON
 
 	Forward []Forward `json:"forward,omitempty"`
+	Table   int       `json:"table,omitempty"`   // socket that owns the pod's nftables table
+	Drop    []byte    `json:"drop,omitempty"`    // sent over it when the app has ended; empty: there is no table
 	Held    []int     `json:"held,omitempty"`    // only stay open: what the kernel gives up with them is the pod's
 	Unlink  []string  `json:"unlink,omitempty"`  // files of the host that are removed at the end: leases
 	Release []string  `json:"release,omitempty"` // a program, by its path and arguments, that is run and waited for at the end

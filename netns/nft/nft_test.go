@@ -210,6 +210,21 @@ func TestATableGoesWithItsHolder(t *testing.T) {
 	})
 }
 
+// Its owner can delete it before it closes.
+func TestDropDeletesTheTable(t *testing.T) {
+	inNamespace(t, func() {
+		table := whole()
+		f, err := Open(table)
+		if err == nil {
+			defer f.Close()
+			err = transact(int(f.Fd()), table.Drop())
+		}
+		if got := nft(t, "list", "ruleset"); err != nil || got != "" {
+			t.Errorf("%v: there is %q", err, got)
+		}
+	})
+}
+
 // A thousand ports with other numbers inside are two thousand rules, in one
 // transaction.
 func TestATableOfManyRules(t *testing.T) {

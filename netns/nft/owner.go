@@ -122,6 +122,8 @@ func what(kind int) string {
 	switch kind {
 	case unix.NFT_MSG_NEWTABLE:
 		return "add the table"
+	case unix.NFT_MSG_DELTABLE:
+		return "delete the table"
 	case unix.NFT_MSG_NEWCHAIN:
 		return "add a chain"
 	case unix.NFT_MSG_NEWRULE:

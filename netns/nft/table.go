@@ -65,6 +65,13 @@ func (t Table) Messages() ([]byte, error) {
 	return b.end(), nil
 }
 
+// Drop is the batch that deletes the table, for its owner.
+func (t Table) Drop() []byte {
+	b := newBatch(t.Name)
+	b.message(unix.NFT_MSG_DELTABLE, 0, attributes{}.text(unix.NFTA_TABLE_NAME, b.name))
+	return b.end()
+}
+
 // publish redirects what comes in for the host's published ports. Only traffic
 // for an address of the host is touched (CVE-2025-67499), and none for its
 // loopback: a packet from a neighbour for 127.0.0.1 has not been refused yet

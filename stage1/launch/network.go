@@ -16,7 +16,9 @@ import (
 
 // Attached is what the networks of a pod leave in the hands of its supervisor.
 type Attached struct {
-	Held    []*os.File // kept open until the pod ends: an owner's socket
+	Table   *os.File   // socket that owns the pod's nftables table; may be nil
+	Drop    []byte     // message that deletes the table
+	Held    []*os.File // kept open until the pod ends
 	Forward []Forward
 	Unlink  []string // files removed at the end: leases
 	Release []string // program run and waited for at the end
@@ -118,6 +120,9 @@ func (s *Started) keep(a *attachment) {
 	}
 	c := &s.contract
 	c.Held = append(c.Held, s.inheritFile(a.ns))
+	if a.got.Table != nil {
+		c.Table, c.Drop = s.inheritFile(a.got.Table), a.got.Drop
+	}
 	for _, f := range a.got.Held {
 		c.Held = append(c.Held, s.inheritFile(f))
 	}

@@ -8,6 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// dropTable takes the pod's rules out of force, before anything of it is given
+// back. Closing the socket would do as well, but waits until no processor looks
+// at them any more; that goes on meanwhile, and we close at the very end.
+func (s *supervisor) dropTable() {
+	if len(s.Drop) > 0 {
+		_ = unix.Sendto(s.Table, s.Drop, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+}
+
 // release gives back what the pod's networks had: first what goes with a
 // descriptor, so that nothing leads to an address that is given back next. The
 // namespace, the first that is held, is there for the program that is run.
