@@ -8,6 +8,9 @@ import (
 	"io"
 	"time"
 
+	netspec "github.com/gantryrun/gantry/netns/network"
+	"github.com/gantryrun/gantry/stage0/network"
+
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
 
@@ -110,12 +113,16 @@ type Record struct {
 	Exited   time.Time `json:"exited,omitzero"`
 	// PID is the app's while it runs; Supervisor is the process that holds
 	// the pod.
-	PID        int               `json:"pid,omitempty"`
-	Supervisor int               `json:"supervisor,omitempty"`
-	Network    string            `json:"network,omitempty"`
-	Labels     map[string]string `json:"labels,omitempty"`
-	Exit       *Exit             `json:"exit,omitempty"` // once it exited
-	Problem    string            `json:"problem,omitempty"`
+	PID        int    `json:"pid,omitempty"`
+	Supervisor int    `json:"supervisor,omitempty"`
+	Network    string `json:"network,omitempty"`
+	// Networks and Ports are what the pod has there.
+	Networks []network.Attachment `json:"networks,omitempty"`
+	Ports    []netspec.Port       `json:"ports,omitempty"`
+
+	Labels  map[string]string `json:"labels,omitempty"`
+	Exit    *Exit             `json:"exit,omitempty"` // once it exited
+	Problem string            `json:"problem,omitempty"`
 }
 
 // Exit is how an app ended.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,10 +53,13 @@ func hostFacts(o bundle.Options, note func(string)) (bundle.Host, error) {
 	if err := moreFacts(&h, o, note); err != nil {
 		return h, err
 	}
-	if o.Network == "host" {
+	h.Networks = mayNetwork()
+	if slices.Contains(o.Net, "host") {
 		h.Hostname, _ = os.Hostname()
 		h.Hosts = readOptional("/etc/hosts")
 		h.ResolvConf = readOptional("/etc/resolv.conf")
+	} else if !slices.Contains(o.Net, "none") {
+		h.ResolvConf = resolvers()
 	}
 	return h, nil
 }

@@ -44,6 +44,13 @@ func newHost(t testing.TB, mkimage ...string) *host {
 	if err := testkey.Write(key); err != nil {
 		t.Fatal(err)
 	}
+	// Without the default network, which would change that of the host.
+	if err := os.MkdirAll(filepath.Join(dir, "etc", "net.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc", "net.d", "default.conflist"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	h.gantry("sign", "--key", key+".key", h.ref)
 	h.gantry("trust", "add", "--prefix", "oci:"+filepath.Join(dir, "oci"), key+".pub")
 	t.Cleanup(func() { // before the directory goes, whatever the test left

@@ -5,6 +5,8 @@ package stage0
 import (
 	"time"
 
+	netspec "github.com/gantryrun/gantry/netns/network"
+
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
 
@@ -57,5 +59,10 @@ type launchFile struct {
 	Mounts      []bundle.Mount  `json:"mounts,omitempty"`
 	Images      []mountedImage  `json:"images,omitempty"`
 	Contents    contents        `json:"contents"`
-	IDs         string          `json:"ids,omitempty"` // the range leased for its user namespace
+
+	Network  netspec.Choice `json:"network"`
+	Fallback bool           `json:"fallback,omitempty"` // it may run without it
+	Ports    []netspec.Port `json:"ports,omitempty"`
+
+	IDs string `json:"ids,omitempty"` // the range leased for its user namespace
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	netspec "github.com/gantryrun/gantry/netns/network"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantryrun/gantry/stage0/bundle"
@@ -19,6 +21,9 @@ import (
 type sound struct {
 	host    bundle.Host
 	seccomp *specs.LinuxSeccomp
+
+	network  netspec.Choice
+	fallback bool
 }
 
 // check refuses, before anything is fetched, what no image can make right.
@@ -55,6 +60,7 @@ func (o RunOptions) check(e Env) (*sound, error) {
 	if host.From, err = e.sharedMounts(o.VolumesFrom); err != nil {
 		return nil, err
 	}
+	host.Networks = host.Networks && !e.networks().Masked()
 	res, err := bundle.Check(o.Options, host)
 	if err != nil {
 		return nil, err
@@ -62,7 +68,7 @@ func (o RunOptions) check(e Env) (*sound, error) {
 	if err := checkBinds(res.Binds); err != nil {
 		return nil, err
 	}
-	s := &sound{host: host}
+	s := &sound{host: host, network: res.Network, fallback: res.Fallback}
 	s.seccomp, err = profile(res) // by the bounding set, which no image changes
 	return s, err
 }

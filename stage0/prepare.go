@@ -93,6 +93,9 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	if err != nil {
 		return nil, err
 	}
+	if err := e.checkNetworks(asked.network, asked.fallback); err != nil {
+		return nil, err
+	}
 	r, err := e.newPod(ctx, o, u)
 	if err != nil {
 		return nil, err
@@ -127,6 +130,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,
 		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
 		Mounts: res.Mounts, Contents: contentsOf(res), IDs: ids,
+		Network: res.Network, Fallback: res.Fallback, Ports: res.Ports,
 	}
 	if r.launch.Images, err = e.admitImages(ctx, res.Mounts, o); err != nil {
 		return nil, err
@@ -144,18 +148,11 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	}
 	r.manifest = pod.Manifest{
 		Version: pod.Version, UUID: r.pod.UUID, Name: o.Name, Created: time.Now().UTC(), Remove: o.Remove,
-		Network: networkName(o.Network), Labels: res.Labels,
+		Network: networkName(res.Network), Labels: res.Labels,
 		Volumes: volumes, Images: podImages(r.launch.Images),
 		Apps: []pod.App{{Name: appName, Image: v.Launch.Reference, Manifest: v.Launch.Manifest, Platform: v.Launch.Platform, Command: res.Spec.Process.Args}},
 	}
 	return r, e.write(r, res, durable)
-}
-
-func networkName(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }
 
 // newPod makes the pod directory and takes its name, so that whoever waits

@@ -55,6 +55,7 @@ func record(p *pod.Pod) (Record, error) {
 	r.describe(m)
 	if ph := p.Phase(); ph == pod.Run || ph == pod.Exited {
 		r.fill(p, state)
+		r.networked(p)
 	}
 	return r, nil
 }

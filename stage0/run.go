@@ -52,6 +52,9 @@ func (e Env) start(ctx context.Context, r *ready, u *undo.Stack, o LaunchOptions
 	req := e.request(r, o)
 	req.Given = given
 	req.Ready = readyFunc
+	if err := e.attach(r, &req, u, o.Notes); err != nil {
+		return err
+	}
 	s, err := launch.Start(ctx, req)
 	if err != nil {
 		return err

@@ -78,6 +78,9 @@ func (e Env) release(p *pod.Pod) (stage1.Runtime, error) {
 	if err := cgroups.RemoveAll(dirs); err != nil {
 		return rt, fmt.Errorf("remove control groups of pod %s: %w", pod.Short(p.UUID), err)
 	}
+	if err := e.networks().Release(p.Path(), p.UUID); err != nil {
+		return rt, fmt.Errorf("give back networks of pod %s: %w", pod.Short(p.UUID), err)
+	}
 	return rt, nil
 }
 
@@ -194,6 +197,9 @@ func gc(ctx context.Context, e Env, o GCOptions) (GCReport, error) {
 		return r, err
 	}
 	if _, err := e.volumes().Sweep(); err != nil {
+		r.Problems = append(r.Problems, err.Error())
+	}
+	if err := e.networks().Collect(); err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
 	r.Names, err = e.pods().SweepNames()

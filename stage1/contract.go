@@ -62,7 +62,14 @@ type Contract struct {
 	Drop    []byte    `json:"drop,omitempty"`    // sent over it when the app has ended; empty: there is no table
 	Held    []int     `json:"held,omitempty"`    // only stay open: what the kernel gives up with them is the pod's
 	Unlink  []string  `json:"unlink,omitempty"`  // files of the host that are removed at the end: leases
+	Hosts   []Hosts   `json:"hosts,omitempty"`   // networks whose pods are told that this one has ended
 	Release []string  `json:"release,omitempty"` // a program, by its path and arguments, that is run and waited for at the end
+}
+
+// Hosts is a network whose pods know each other by their hosts files.
+type Hosts struct {
+	Network string `json:"network"`
+	Members string `json:"members"` // directory with a file for each
 }
 
 // Forward is a published port of the host that is bound, and where in the pod

@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"fetch":            {"image", "signature", "internal"},
 	"stage0":           {"stage1", "stage1/launch", "image", "signature", "cgroups", "netns", "seccomp", "userns", "internal"},
 	"stage0/pod":       {"stage1", "internal"},
-	"stage0/bundle":    {"stage1", "internal"},
+	"stage0/bundle":    {"stage1", "netns/network", "internal"},
 	"stage0/volume":    {"stage0/bundle", "internal"},
 	"stage1":           {},
 	"stage1/launch":    {"stage1", "cgroups", "netns", "seccomp", "internal"},

@@ -12,16 +12,16 @@ import (
 )
 
 // Kind is what a pod has for a network.
-type Kind int
+type Kind string
 
 // The kinds.
 const (
-	Default Kind = iota // nothing was said
-	None                // a namespace of its own with only lo
-	Host                // the caller's network
-	Pod                 // the namespace of another pod
-	Path                // a namespace somebody made
-	Named               // networks by name
+	Default Kind = ""      // nothing was said
+	None    Kind = "none"  // a namespace of its own with only lo
+	Host    Kind = "host"  // the caller's network
+	Pod     Kind = "pod"   // the namespace of another pod
+	Path    Kind = "ns"    // a namespace somebody made
+	Named   Kind = "named" // networks by name
 )
 
 // Choice is what --net says.

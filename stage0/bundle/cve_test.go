@@ -233,7 +233,7 @@ func TestCVE_2022_0532_Sysctls(t *testing.T) {
 		}
 		refused(t, in, "--sysctl")
 	}
-	refused(t, input(Options{Network: "host", Sysctls: []string{"net.ipv4.ip_forward=1"}}), "the host's")
+	refused(t, input(Options{Net: []string{"host"}, Sysctls: []string{"net.ipv4.ip_forward=1"}}), "the host's")
 }
 
 // An image cannot make arguments, environment or paths that end a string.

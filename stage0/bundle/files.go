@@ -55,12 +55,14 @@ func (b *builder) hosts() ([]byte, error) {
 		return []byte(out.String()), nil
 	}
 	out.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	fmt.Fprintf(&out, "127.0.0.1\t%s\n", b.name)
+	if !b.networked { // else its addresses follow, with those of its neighbours
+		fmt.Fprintf(&out, "127.0.0.1\t%s\n", b.name)
+	}
 	return []byte(out.String()), nil
 }
 
-// resolvConf is the host's with --net=host, unless the user names servers;
-// without a network it is empty but for what was asked.
+// resolvConf is the host's with --net=host and on a network, unless the user
+// names servers; without a network it is empty but for what was asked.
 func (b *builder) resolvConf() ([]byte, error) {
 	o := b.Options
 	var out strings.Builder
@@ -87,14 +89,24 @@ func (b *builder) resolvConf() ([]byte, error) {
 	if len(o.DNSOption) > 0 {
 		fmt.Fprintf(&out, "options %s\n", strings.Join(o.DNSOption, " "))
 	}
-	if !b.host {
+	if !b.host && !b.networked {
 		return []byte(out.String()), nil
 	}
 	replaced := map[string]bool{"search": len(o.DNSSearch) > 0, "domain": len(o.DNSSearch) > 0, "nameserver": len(o.DNS) > 0, "options": len(o.DNSOption) > 0}
 	for line := range strings.Lines(string(b.Host.ResolvConf)) {
-		if f := strings.Fields(line); len(f) > 0 && !replaced[f[0]] {
+		if f := strings.Fields(line); len(f) > 0 && !replaced[f[0]] && (b.host || !unreachable(f)) {
 			out.WriteString(strings.TrimRight(line, "\n") + "\n")
 		}
 	}
 	return []byte(out.String()), nil
+}
+
+// unreachable tells a line about a name server that a pod cannot reach: it
+// listens on the host's loopback, or is behind an interface of the host's.
+func unreachable(line []string) bool {
+	if line[0] != "nameserver" || len(line) < 2 {
+		return false
+	}
+	a, err := netip.ParseAddr(line[1])
+	return err == nil && (a.IsLoopback() || a.Zone() != "")
 }

@@ -29,6 +29,10 @@ func (b *builder) linux() error {
 // sysctls allows those that a namespace of the pod's own confines; anything
 // else would set the host's (CVE-2022-0532, CVE-2022-0811).
 func (b *builder) sysctls() error {
+	if b.networked {
+		// As podman and Docker have it: ping works without a capability.
+		b.r.Spec.Linux.Sysctl = map[string]string{"net.ipv4.ping_group_range": "0 0"}
+	}
 	for _, kv := range b.Options.Sysctls {
 		name, value, ok := strings.Cut(kv, "=")
 		// Both spellings exist; in the dotted one a slash stands for a dot.
@@ -38,6 +42,8 @@ func (b *builder) sysctls() error {
 			return fmt.Errorf("--sysctl %q: write NAME=VALUE", kv)
 		case clean("", value) != nil:
 			return fmt.Errorf("--sysctl %q: control characters are not allowed", kv)
+		case strings.HasPrefix(name, "net.") && b.joined:
+			return fmt.Errorf("--sysctl %q: the pod's network is another's, who would have it, too", kv)
 		case strings.HasPrefix(name, "net.") && b.host:
 			return fmt.Errorf("--sysctl %q: with --net=host it would be the host's", kv)
 		case !strings.HasPrefix(name, "net.") && b.hostIPC:

@@ -30,7 +30,13 @@ type Options struct {
 	DNSSearch      []string `json:"dnsSearch,omitempty"`      // --dns-search
 	DNSOption      []string `json:"dnsOption,omitempty"`      // --dns-option
 	Hostname       string   `json:"hostname,omitempty"`       // --hostname
-	Network        string   `json:"network,omitempty"`        // --net: none (default) or host
+	Net            []string `json:"net,omitempty"`            // --net: none, host, pod:NAME, ns:PATH or networks by name
+	IP             string   `json:"ip,omitempty"`             // --ip
+	IP6            string   `json:"ip6,omitempty"`            // --ip6
+	MAC            string   `json:"mac,omitempty"`            // --mac-address
+	Aliases        []string `json:"aliases,omitempty"`        // --network-alias
+	Publish        []string `json:"publish,omitempty"`        // --publish: [[HOSTIP:][HOSTPORT]:]PORT[/PROTOCOL]
+	PublishAll     bool     `json:"publishAll,omitempty"`     // --publish-all
 	Init           bool     `json:"init,omitempty"`           // --init
 	TTY            bool     `json:"tty,omitempty"`            // --tty
 	Interactive    bool     `json:"interactive,omitempty"`    // --interactive

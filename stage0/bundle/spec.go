@@ -7,6 +7,8 @@ import (
 	"path"
 	"strings"
 
+	"github.com/gantryrun/gantry/netns/network"
+
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -40,7 +42,8 @@ type Host struct {
 	SELinux      bool   // whether SELinux is enabled
 	Labels       Labels // what --security-opt apparmor= and label= depend on
 	Hosts        []byte // /etc/hosts, used with --net=host
-	ResolvConf   []byte // /etc/resolv.conf, used with --net=host
+	ResolvConf   []byte // /etc/resolv.conf, used with --net=host and on networks
+	Networks     bool   // whether a pod can be on the default network without asking
 
 	Groups     []uint32          // the caller's supplementary groups, for --group-add keep-groups
 	Zone       []byte            // the file of --tz
@@ -73,6 +76,10 @@ type Result struct {
 	Mounts      []Mount         // what Spec.Mounts cannot say of what was asked for
 	Files       map[string][]byte
 	Labels      map[string]string
+
+	Network  network.Choice
+	Fallback bool // the network is only a default: without it the pod runs, too
+	Ports    []network.Port
 }
 
 // Volume is a directory of the pod that an image asked for.
@@ -137,18 +144,10 @@ type builder struct {
 	root  bool   // the app runs as uid 0
 	host  bool   // --net=host
 
-	hostPID, hostIPC, hostUTS, hostCgroup bool // --pid=host and its kin
-}
+	networked bool // it is on networks by name
+	joined    bool // its network namespace is another's
 
-func (b *builder) network() error {
-	switch b.Options.Network {
-	case "", "none":
-	case "host":
-		b.host = true
-	default:
-		return &hinted{fmt.Errorf("--net %q is not supported", b.Options.Network), "use --net=none or --net=host"}
-	}
-	return nil
+	hostPID, hostIPC, hostUTS, hostCgroup bool // --pid=host and its kin
 }
 
 func (b *builder) process() error {

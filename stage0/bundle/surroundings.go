@@ -54,8 +54,12 @@ func (b *builder) namespaces() []specs.LinuxNamespace {
 		kind specs.LinuxNamespaceType
 		host bool
 	}{
-		{specs.PIDNamespace, b.hostPID}, {specs.IPCNamespace, b.hostIPC}, {specs.UTSNamespace, b.hostUTS},
-		{specs.MountNamespace, false}, {specs.CgroupNamespace, b.hostCgroup}, {specs.NetworkNamespace, b.host},
+		{specs.PIDNamespace, b.hostPID},
+		{specs.IPCNamespace, b.hostIPC},
+		{specs.UTSNamespace, b.hostUTS},
+		{specs.MountNamespace, false},
+		{specs.CgroupNamespace, b.hostCgroup},
+		{specs.NetworkNamespace, b.host},
 	} {
 		if !ns.host {
 			out = append(out, specs.LinuxNamespace{Type: ns.kind})

@@ -21,9 +21,13 @@ type Attached struct {
 	Held    []*os.File // kept open until the pod ends
 	Forward []Forward
 	Unlink  []string // files removed at the end: leases
+	Hosts   []Hosts  // networks whose pods know each other
 	Release []string // program run and waited for at the end
 	Undo    func()   // takes all of it back, the files too, when the launch fails later; may be nil
 }
+
+// Hosts is a network whose pods are told when this one has ended.
+type Hosts = stage1.Hosts
 
 // Forward is a bound port of the host and where in the pod the supervisor
 // carries what arrives at it.
@@ -110,7 +114,8 @@ func (s syncSocket) waitAttached(signals *signals, h *handover, a *attachment) (
 	if _, err := unix.SendmsgN(s.fd, []byte(stage1.WaitNetwork), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return got, fmt.Errorf("go on when the network is attached: %w", err)
 	}
-	return got, s.waitMore(signals, h, &got)
+	err = s.waitMore(signals, h, &got)
+	return got, err
 }
 
 // keep gives the supervisor what an attachment left, and the namespace.
@@ -131,5 +136,5 @@ func (s *Started) keep(a *attachment) {
 			FD: s.inheritFile(f.File), UDP: f.UDP, Address: f.To.Addr().AsSlice(), Port: int(f.To.Port()),
 		})
 	}
-	c.Unlink, c.Release = append(c.Unlink, a.got.Unlink...), a.got.Release
+	c.Unlink, c.Hosts, c.Release = append(c.Unlink, a.got.Unlink...), a.got.Hosts, a.got.Release
 }

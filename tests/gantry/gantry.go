@@ -48,12 +48,30 @@ func New(t testing.TB) *Host {
 	if err := os.MkdirAll(filepath.Join(dir, "etc", "trust.d"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Dir(h.mask()), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(h.mask(), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if err := testkey.Write(h.Key()); err != nil {
 		t.Fatal(err)
 	}
 	h.Must("trust", "add", "--prefix", "oci:"+h.layout, h.Key()+".pub")
 	t.Cleanup(h.clean)
 	return h
+}
+
+// mask takes the default network away: it would change the host's network.
+func (h *Host) mask() string { return filepath.Join(h.Dir, "etc", "net.d", "default.conflist") }
+
+// Networked gives the installation its default network, for tests that have a
+// network namespace of their own.
+func (h *Host) Networked() {
+	h.t.Helper()
+	if err := os.Remove(h.mask()); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // Key is the path of the key pair without its ending.

@@ -149,12 +149,14 @@ func setup(e *testscript.Env, bin string) error {
 	e.Setenv("BIN", bin)
 	e.Values["registry"] = &server{}
 	e.Defer(func() { clean(e, bin) })
-	for _, dir := range []string{"etc/trust.d", "etc/trust/keys"} {
+	for _, dir := range []string{"etc/trust.d", "etc/trust/keys", "etc/net.d"} {
 		if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {
 			return err
 		}
 	}
-	return nil
+	// No story gets the host's network changed by a run that says nothing of one:
+	// those about networks take this away, in a network namespace of their own.
+	return os.WriteFile(filepath.Join(work, "etc/net.d/default.conflist"), nil, 0o644)
 }
 
 // clean removes what a failed script left running.

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -133,8 +132,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 
 	f.registerVolumes(s)
 
-	s.StringVar(&o.Network, "net", "", "`MODE` none (default: loopback only) or host")
-	s.StringVar(&o.Network, "network", "", "same as --net")
+	registerNetworks(s, o)
 	s.StringVarP(&o.Hostname, "hostname", "h", "", "`NAME` the app sees as its host's")
 	s.BoolVar(&o.NoHosts, "no-hosts", false, "leave the image's /etc/hosts alone")
 	s.StringArrayVar(&o.AddHosts, "add-host", nil, "add `NAME:IP` to /etc/hosts")
@@ -185,9 +183,6 @@ func (a *app) runOptions(c *cobra.Command, e stage0.Env, f *runFlags, args []str
 		}
 		t := uint(f.stopTimeout)
 		o.StopTimeout = &t
-	}
-	if c.Flags().Changed("net") && c.Flags().Changed("network") {
-		return o, errors.New("--net and --network are the same flag: give one")
 	}
 	if err := f.checkMore(); err != nil {
 		return o, err

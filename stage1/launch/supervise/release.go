@@ -6,6 +6,9 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/neighbours"
+	"github.com/gantryrun/gantry/stage1"
 )
 
 // dropTable takes the pod's rules out of force, before anything of it is given
@@ -31,6 +34,17 @@ func (s *supervisor) release() {
 	}
 	for _, name := range s.Unlink {
 		_ = unix.Unlink(name) //nolint:forbidigo // ours, below the run directory
+	}
+	if len(s.Hosts) == 0 || s.Pods < 0 {
+		return
+	}
+	runs, err := unix.Openat(s.Pods, stage1.PhaseRun, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(runs)
+	for _, h := range s.Hosts {
+		_ = neighbours.Sync(h.Network, h.Members, runs)
 	}
 }
 
