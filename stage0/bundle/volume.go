@@ -234,7 +234,7 @@ func (b *builder) volumesFrom() ([]specs.Mount, error) {
 					fmt.Sprintf("give it a name there, and then mount that here as well: --volume NAME:%s", s.Mount.Dest),
 				}
 			}
-			m := s.Spec
+			m := b.reshown(s)
 			if access != "" && s.Mount.Image == "" {
 				m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" || o == "rro" })
 				if access == "ro" {
@@ -250,6 +250,17 @@ func (b *builder) volumesFrom() ([]specs.Mount, error) {
 		}
 	}
 	return out, nil
+}
+
+// reshown is another pod's mount as this one sees it: volumes and images by the
+// ids of its own user namespace.
+func (b *builder) reshown(s Shared) specs.Mount {
+	m := s.Spec
+	if s.Mount.Volume+s.Mount.Image == "" || len(m.UIDMappings) > 0 {
+		return m
+	}
+	m.Options = b.owned(slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "idmap" }))
+	return m
 }
 
 // accessOf reads the options of --volumes-from: ro or rw, or that of the other

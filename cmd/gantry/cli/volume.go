@@ -214,11 +214,15 @@ is gone: without --force the question is asked on the terminal.`,
 
 // agreed asks before data goes that nothing brings back.
 func (a *app) agreed(n int) error {
-	no := withHint(fmt.Errorf("%d volumes would be deleted with all that is in them", n), "'gantry volume ls --filter dangling=true' lists them, 'gantry volume prune --force' deletes them")
+	what := "1 volume"
+	if n > 1 {
+		what = strconv.Itoa(n) + " volumes"
+	}
+	no := withHint(fmt.Errorf("%s would be deleted, and what is in there", what), "'gantry volume ls --filter dangling=true' lists them, 'gantry volume prune --force' deletes them")
 	if !term.IsTerminal(int(a.in.Fd())) {
 		return no
 	}
-	fmt.Fprintf(a.err, "delete %d volumes with all that is in them? [y/N] ", n)
+	fmt.Fprintf(a.err, "delete %s, and what is in there? [y/N] ", what)
 	line, err := bufio.NewReader(a.in).ReadString('\n')
 	if answer := strings.ToLower(strings.TrimSpace(line)); err != nil || answer != "y" && answer != "yes" {
 		return no

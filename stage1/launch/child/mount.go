@@ -290,7 +290,7 @@ func (w *walk) bind(b *stage1.Bind) *stage1.StepError {
 // (CVE-2017-1002101). A detached mount can be cloned since Linux 6.15; before,
 // it has to be attached for the moment.
 func takeBelow(fd int, b *stage1.Bind) (int, *stage1.StepError) {
-	step := "open subpath " + b.Sub
+	step := "open subpath " + b.Sub + " for"
 	if err := setattr(fd, stage1.Attr{Propagation: unix.MS_PRIVATE, PropagateBelow: true}); err != nil {
 		return -1, failed(step, b.Target, err)
 	}
@@ -312,13 +312,25 @@ func takeBelow(fd int, b *stage1.Bind) (int, *stage1.StepError) {
 func (w *walk) bindPoint(b *stage1.Bind, dir bool) (int, error) {
 	if dir {
 		fd, _, err := w.mountPoint(b.Target, false)
+		if err == unix.ENOTDIR {
+			err = errors.New("a directory cannot be mounted on a file")
+		}
 		return fd, err
 	}
 	fd, err := rootfs.CreateAt(w.root, b.Target, 0o644)
+	if err == nil && isDirectory(fd) {
+		_ = unix.Close(fd)
+		return -1, errors.New("a file cannot be mounted on a directory")
+	}
 	if err == nil && !b.OnProc {
 		err = refuseProc(fd)
 	}
 	return fd, err
+}
+
+func isDirectory(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // readOnly puts a read-only clone of a path over it.
