@@ -76,7 +76,11 @@ func resolvers() []byte {
 // takes the kernel's time is done during the launch.
 func (e Env) attach(r *ready, q *launch.Request, u *undo.Stack, notes func(string)) error {
 	c := r.launch.Network
-	if c.Kind != netspec.Named {
+	switch c.Kind {
+	case netspec.Named:
+	case netspec.Pod, netspec.Path:
+		return e.join(c, q, u)
+	default:
 		return nil
 	}
 	placed, err := e.networks().Place(network.Pod{

@@ -89,7 +89,7 @@ func (b *builder) resolvConf() ([]byte, error) {
 	if len(o.DNSOption) > 0 {
 		fmt.Fprintf(&out, "options %s\n", strings.Join(o.DNSOption, " "))
 	}
-	if !b.host && !b.networked {
+	if !b.host && !b.networked && !b.joined {
 		return []byte(out.String()), nil
 	}
 	replaced := map[string]bool{"search": len(o.DNSSearch) > 0, "domain": len(o.DNSSearch) > 0, "nameserver": len(o.DNS) > 0, "options": len(o.DNSOption) > 0}

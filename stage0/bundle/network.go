@@ -32,6 +32,9 @@ func (b *builder) network() error {
 	case network.Pod, network.Path:
 		b.joined = true
 	}
+	if choice.Kind == network.Pod && len(o.DNS)+len(o.DNSSearch)+len(o.DNSOption)+len(o.AddHosts) > 0 {
+		return fmt.Errorf("--dns, --dns-search, --dns-option and --add-host contradict --net=%s: names are the other pod's, too", o.Net[0])
+	}
 	b.r.Network = choice
 	return b.ports(choice)
 }

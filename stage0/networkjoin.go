@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage0
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/undo"
+	netspec "github.com/gantryrun/gantry/netns/network"
+	"github.com/gantryrun/gantry/stage0/network"
+	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage1/launch"
+)
+
+// join puts a launch into a network namespace that is there: another pod's, or
+// one somebody made. Which one a name means is known only now, so it is no part
+// of the bundle that was sealed.
+func (e Env) join(c netspec.Choice, q *launch.Request, u *undo.Stack) error {
+	spec, linux := *q.Spec, *q.Spec.Linux
+	spec.Linux = &linux
+	ns, err := e.openNetwork(c, &spec, q.PodDir)
+	if err != nil {
+		return fmt.Errorf("--net=%s: %w", networkName(c), err)
+	}
+	u.Push(func() { _ = ns.Close() })
+	linux.Namespaces = slices.Clone(linux.Namespaces)
+	for i, n := range linux.Namespaces {
+		if n.Type == specs.NetworkNamespace {
+			linux.Namespaces[i].Path = fmt.Sprintf("/proc/self/fd/%d", ns.Fd())
+		}
+	}
+	q.Spec = &spec
+	return nil
+}
+
+func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, dir string) (*os.File, error) {
+	if c.Kind == netspec.Path {
+		return network.OpenPath(c.Name)
+	}
+	p, err := e.find(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	proc, err := running(p)
+	if err != nil {
+		if errors.Is(err, ErrNotRunning) {
+			err = &hint{err, "start it first: only a running pod has a network"}
+		}
+		return nil, err
+	}
+	defer proc.close()
+	ns, err := network.OpenOf(proc.pid, func() bool { return unix.PidfdSendSignal(proc.pidfd, 0, nil, 0) == nil })
+	if err != nil {
+		return nil, err
+	}
+	if ours, err := network.Ours(ns); err != nil || ours {
+		_ = ns.Close()
+		if err == nil {
+			err = &hint{fmt.Errorf("pod %s is on the host's network", pod.Short(p.UUID)), "use --net=host"}
+		}
+		return nil, err
+	}
+	share(p, spec, dir)
+	return ns, nil
+}
+
+// share gives a pod, whose files are in dir, the names of the other whose
+// network it has: the files that are kept up to date there.
+func share(p *pod.Pod, spec *specs.Spec, dir string) {
+	spec.Mounts = slices.Clone(spec.Mounts)
+	for i, m := range spec.Mounts {
+		for _, name := range []string{"hosts", "resolv.conf"} {
+			if m.Source != filepath.Join(dir, name) {
+				continue
+			}
+			if f, err := p.OpenFile(name); err == nil { // --no-hosts: it has none
+				_ = f.Close()
+				spec.Mounts[i].Source = filepath.Join(p.Path(), name)
+			}
+		}
+	}
+}
