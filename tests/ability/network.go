@@ -20,10 +20,19 @@ func probeNetworks() error {
 			return err
 		}
 	}
-	const script = `ip link add name br0 type bridge && ip link add name end0 type veth peer name end1 && ip link set dev end0 master br0 &&
+	const script = `ip link add br0 type bridge && ip link add va type veth peer name vb && ip link set va master br0 &&
 		nft 'add table inet x { flags owner; chain c { type nat hook prerouting priority -100; fib daddr type local accept; }; }'`
 	if out, err := exec.Command("unshare", "-n", "sh", "-ec", script).CombinedOutput(); err != nil {
 		return fmt.Errorf("make a bridge, a veth and a table: %w: %s", err, out)
 	}
 	return nil
 }
+
+// Macvlan is an interface with an address of its own on another one's wire.
+var Macvlan = once("macvlan", func() error {
+	const script = `ip link add va type veth peer name vb && ip link add mv link va type macvlan`
+	if out, err := exec.Command("unshare", "-n", "sh", "-ec", script).CombinedOutput(); err != nil {
+		return fmt.Errorf("make a macvlan: %w: %s", err, out)
+	}
+	return nil
+})
