@@ -68,6 +68,9 @@ func (o RunOptions) check(e Env) (*sound, error) {
 	if err := checkBinds(res.Binds); err != nil {
 		return nil, err
 	}
+	if err := checkPropagation(res.Spec.Mounts); err != nil {
+		return nil, err
+	}
 	s := &sound{host: host, network: res.Network, fallback: res.Fallback}
 	s.seccomp, err = profile(res) // by the bounding set, which no image changes
 	return s, err

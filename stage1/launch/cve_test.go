@@ -313,3 +313,45 @@ func TestSessionKeyringStaysOutside(t *testing.T) {
 		}
 	}
 }
+
+// Kubernetes: what a volume's subpath names was looked up on the host, where a
+// link in the volume led anywhere; and between the look and the mount it could
+// be swapped for one (again in CVE-2021-25741).
+func TestCVE_2017_1002101_2021_25741_SubpathStaysInTheVolume(t *testing.T) {
+	outside, volume := t.TempDir(), t.TempDir()
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(outside, "f"), []byte("of the host"), 0o644),
+		os.MkdirAll(filepath.Join(volume, "a/sub"), 0o755),
+		os.WriteFile(filepath.Join(volume, "a/sub/f"), []byte("of the volume"), 0o644),
+		os.Symlink(outside, filepath.Join(volume, "absolute")),
+		os.Symlink("../../../../../../../../../.."+outside, filepath.Join(volume, "a/link")),
+		os.Symlink("/a/sub", filepath.Join(volume, "within")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	show := func(sub string) (string, string, int) {
+		p := newPod(t, "cat", "/part/f", "/part")
+		p.request.Spec.Mounts = append(p.request.Spec.Mounts, specs.Mount{Destination: "/part", Type: "bind", Source: "/nowhere", Options: []string{"rbind", "nodev"}})
+		p.parts = map[string]part{"/part": {volume, sub}}
+		return p.run()
+	}
+	for sub, want := range map[string]string{"a/sub": "of the volume", "within": "of the volume", "a/sub/f": "of the volume"} {
+		if out, errOut, _ := show(sub); out != want {
+			t.Errorf("%s: %q %s", sub, out, errOut)
+		}
+	}
+	for _, sub := range []string{"absolute", "a/link", "none", "a/../../../.." + outside} {
+		if out, errOut, code := show(sub); out != "" || code != 125 || !strings.Contains(errOut, "open subpath "+sub+" for /part") {
+			t.Errorf("%s: status %d, %q %s", sub, code, out, errOut)
+		}
+	}
+	stop := swap(t, filepath.Join(volume, "a/sub"), filepath.Join(volume, "a/link"))
+	defer stop()
+	for range 15 {
+		if out, _, _ := show("a/sub"); out != "" && out != "of the volume" {
+			t.Fatalf("shows %q", out)
+		}
+	}
+}

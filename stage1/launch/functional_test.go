@@ -27,6 +27,7 @@ type pod struct {
 	dir     string // of pods/
 	request launch.Request
 	stdin   string
+	parts   map[string]part
 }
 
 // newPod makes a pod whose root is a directory with busybox.
@@ -126,7 +127,7 @@ func sweep(t *testing.T, podDir string) {
 // command prepares the helper process that launches the pod.
 func (p *pod) command() *exec.Cmd {
 	p.t.Helper()
-	return helperCommand(p.t, helperRequest{Launch: p.request})
+	return helperCommand(p.t, helperRequest{Launch: p.request, Parts: p.parts})
 }
 
 func helperCommand(t *testing.T, r helperRequest) *exec.Cmd {

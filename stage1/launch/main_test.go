@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantryrun/gantry/internal/flock"
 	"github.com/gantryrun/gantry/stage1/launch"
 	"github.com/gantryrun/gantry/tests/built"
@@ -82,6 +84,23 @@ func syncFile(name string) error {
 type helperRequest struct {
 	Launch launch.Request
 	Exec   *launch.ExecRequest
+	Parts  map[string]part // by destination
+}
+
+// part is what of a directory is to be attached.
+type part struct{ Dir, Sub string }
+
+// given opens the directories of parts as an engine does.
+func given(parts map[string]part) (map[string]launch.Given, error) {
+	out := map[string]launch.Given{}
+	for dest, p := range parts {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, p.Dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if err != nil {
+			return nil, err
+		}
+		out[dest] = launch.Given{Mount: os.NewFile(uintptr(fd), p.Dir), Sub: p.Sub}
+	}
+	return out, nil
 }
 
 func helper(file string) int {
@@ -119,6 +138,9 @@ func launchFile(file string) error {
 		if err := flock.TryExclusive(r.Launch.Lock); err != nil {
 			return err
 		}
+	}
+	if r.Launch.Given, err = given(r.Parts); err != nil {
+		return err
 	}
 	s, err := launch.Start(context.Background(), r.Launch)
 	if err != nil {
