@@ -282,7 +282,7 @@ func parseExposed(text string, published []Port) ([]Port, error) {
 
 // contradicts tells whether two of them would be one port of the host.
 func (p Port) contradicts(q Port) error {
-	if p.Protocol != q.Protocol || p.HostPort == 0 || q.HostPort == 0 || !meet(p.Host, q.Host) {
+	if p.Protocol != q.Protocol || p.HostPort == 0 || q.HostPort == 0 || !Meet(p.Host, q.Host) {
 		return nil
 	}
 	first := max(int(p.HostPort), int(q.HostPort))
@@ -292,8 +292,8 @@ func (p Port) contradicts(q Port) error {
 	return fmt.Errorf("publish %s and %s: port %d/%s of the host is asked for twice", q, p, first, p.Protocol)
 }
 
-// meet tells whether a socket bound to one address keeps others from the other.
-func meet(a, b netip.Addr) bool {
+// Meet tells whether a socket bound to one address keeps others from the other.
+func Meet(a, b netip.Addr) bool {
 	switch {
 	case a == b || !a.IsValid() || !b.IsValid():
 		return true

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/netns/network"
 	"github.com/gantryrun/gantry/netns/publish"
 )
 
@@ -19,11 +20,18 @@ type Occupied struct {
 	UUID string
 }
 
+func (o *Occupied) Error() string {
+	if o.UUID == "" {
+		return o.Occupied.Error()
+	}
+	return fmt.Sprintf("%v, by pod %.8s", o.Occupied, o.UUID)
+}
+
 // Hint says what to do.
 func (o *Occupied) Hint() string {
 	switch {
 	case o.UUID != "":
-		return fmt.Sprintf("pod %.8s publishes it: 'gantry stop %.8s' frees it, or publish another port", o.UUID, o.UUID)
+		return fmt.Sprintf("'gantry stop %.8s' frees it; or publish another port", o.UUID)
 	case errors.Is(o.Err, unix.EADDRINUSE):
 		return fmt.Sprintf("'ss -lnp sport = :%d' shows who has it; publish another port, or none before the ':' to have a free one chosen", o.Port.HostPort)
 	case errors.Is(o.Err, unix.EADDRNOTAVAIL):
@@ -43,11 +51,23 @@ func (e Env) occupied(o *publish.Occupied) error {
 		}
 		for _, p := range r.Ports {
 			for i := range p.Len() {
-				if one := p.At(i); one.Protocol == o.Port.Protocol && one.HostPort == o.Port.HostPort {
+				if one := p.At(i); one.Protocol == o.Port.Protocol && one.HostPort == o.Port.HostPort && network.Meet(one.Host, o.Port.Host) {
 					return &Occupied{o, uuid}
 				}
 			}
 		}
 	}
 	return &Occupied{o, ""}
+}
+
+// internal is returned for a port of a pod that nobody outside can reach.
+type internal struct{ network string }
+
+func (i *internal) Error() string {
+	return fmt.Sprintf("--publish: the network %s is internal: nothing comes in from outside", i.network)
+}
+
+// Hint says what to do.
+func (i *internal) Hint() string {
+	return "put the pod on another network too: --net " + i.network + ",default"
 }

@@ -39,6 +39,7 @@ type Placed struct {
 	networks []Network
 	record   Record
 	ports    *publish.Ports
+	used     []netip.Addr // of its addresses, those that were another pod's before
 }
 
 // Place chooses everything a pod has on its networks, and records it. The undo
@@ -72,6 +73,9 @@ func (e Env) Place(pod Pod, u *undo.Stack) (*Placed, error) {
 }
 
 func (p *Placed) bind() (*publish.Ports, error) {
+	if len(p.pod.Ports) > 0 && !slices.ContainsFunc(p.networks, func(n Network) bool { return n.Bridge == nil || !n.Bridge.Internal }) {
+		return nil, &internal{p.pod.Joins[0].Network}
+	}
 	ports, err := publish.Bind(p.pod.Ports)
 	var o *publish.Occupied
 	if errors.As(err, &o) {
@@ -101,6 +105,9 @@ func (p *Placed) place(n Network, j network.Join, u *undo.Stack) (Attachment, er
 			return a, err
 		}
 		u.Push(func() { _ = p.env.leases(n.Name).Free(addr, p.pod.UUID) })
+		if p.env.leases(n.Name).Used(addr) {
+			p.used = append(p.used, addr)
+		}
 		a.Addresses = append(a.Addresses, s.Prefix(addr))
 		if !n.Bridge.Internal {
 			a.Gateways = append(a.Gateways, s.Gateway)
@@ -146,10 +153,11 @@ func (p *Placed) Attach(ctx context.Context, ns *os.File) (*launch.Attached, err
 	var u undo.Stack
 	defer u.Run()
 	rules := make(chan error, 1)
+	t := p.table()
 	var table *os.File
 	go func() {
 		var err error
-		table, err = p.rules()
+		table, err = p.rules(t)
 		rules <- err
 	}()
 	err := p.interfaces(ctx, ns)
@@ -167,7 +175,7 @@ func (p *Placed) Attach(ctx context.Context, ns *os.File) (*launch.Attached, err
 	}
 	a := &launch.Attached{Unlink: p.unlink(), Hosts: p.hosts()}
 	if table != nil {
-		a.Held = append(a.Held, table)
+		a.Table, a.Drop = table, t.Drop()
 	}
 	for _, s := range p.ports.Sockets {
 		if to, ok := p.target(s.Address.Addr(), s.Container); ok {
@@ -245,21 +253,22 @@ func (p *Placed) otherGateways(i int) []netip.Addr {
 // hostEnd names the host's end of a pod's n-th pair.
 func hostEnd(uuid string, n int) string { return fmt.Sprintf("gv%.8s%d", uuid, n) }
 
-// rules makes the pod's table. An address that was somebody else's is forgotten
-// first.
-func (p *Placed) rules() (*os.File, error) {
+// table is what the pod has in the host's nftables.
+func (p *Placed) table() nft.Table {
 	t := nft.Table{Name: "gantry-" + strings.ReplaceAll(p.pod.UUID, "-", "")[:12], Ports: p.record.Ports}
-	var addresses []netip.Addr
 	for i, a := range p.record.Attachments {
 		b := p.networks[i].Bridge
 		t.Attachments = append(t.Attachments, nft.Attachment{
 			Bridge: b.Bridge, Addresses: a.Addresses, Masquerade: !b.Internal, Internal: b.Internal, Open: b.Open,
 		})
-		for _, prefix := range a.Addresses {
-			addresses = append(addresses, prefix.Addr())
-		}
 	}
-	if err := nft.Forget(addresses...); err != nil {
+	return t
+}
+
+// rules makes the pod's table. What the kernel knows of addresses that were
+// somebody else's is forgotten first.
+func (p *Placed) rules(t nft.Table) (*os.File, error) {
+	if err := nft.Forget(p.used...); err != nil {
 		return nil, err
 	}
 	return nft.Open(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ const brief = 20 * time.Millisecond
 func (s *Started) Supervise() (err error) {
 	defer func() { s.Release() }()
 	supervise.Brief(s.contract, brief)
+	s.lockLast()
 	contract, err := memfile("contract", unix.MFD_NOEXEC_SEAL, wire.Encode(nil, &s.contract))
 	if err != nil {
 		return err
@@ -50,6 +52,25 @@ func (s *Started) Supervise() (err error) {
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	err = syscall.Exec(path, args, []string{"GOMAXPROCS=1", "GOGC=off"})
 	return fmt.Errorf("execute %s: %w", path, err)
+}
+
+// lockLast gives the lock the highest number of what the supervisor has: a
+// process that is killed is closed in that order, and whoever gets the lock then
+// is to find the ports free and the table gone.
+func (s *Started) lockLast() {
+	if s.contract.Lock < 0 {
+		return
+	}
+	last := s.contract.Lock
+	for _, f := range s.inherit {
+		last = max(last, int(f.Fd()))
+	}
+	fd, err := unix.FcntlInt(uintptr(s.contract.Lock), unix.F_DUPFD_CLOEXEC, last+1)
+	if err != nil {
+		return // it is released a little early
+	}
+	s.inherit = slices.DeleteFunc(s.inherit, func(f *os.File) bool { return int(f.Fd()) == s.contract.Lock })
+	s.contract.Lock = s.inheritFile(os.NewFile(uintptr(fd), "lock"))
 }
 
 // listen makes a socket in a directory. Its name may be longer than a socket's

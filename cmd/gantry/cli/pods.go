@@ -41,7 +41,7 @@ func (a *app) listCommand() *cobra.Command {
 				}
 				return nil
 			}
-			return a.table(format, pods, []string{"UUID", "NAME", "IMAGE", "STATE", "CREATED", "COMMAND"}, listRows(pods, noTrunc))
+			return a.table(format, pods, []string{"UUID", "NAME", "IMAGE", "STATE", "CREATED", "PORTS", "COMMAND"}, listRows(pods, noTrunc))
 		},
 	}
 	c.Flags().BoolVarP(&o.All, "all", "a", false, "show prepared and exited pods too")
@@ -68,9 +68,17 @@ func listRows(pods []stage0.Record, whole bool) [][]string {
 		if p.Problem != "" {
 			cmd = p.Problem
 		}
-		rows = append(rows, []string{uuid, dash(p.Name), p.Image, state, ago(p.Created), cmd})
+		rows = append(rows, []string{uuid, dash(p.Name), p.Image, state, ago(p.Created), dash(publishedNow(p)), cmd})
 	}
 	return rows
+}
+
+// publishedNow are the ports of a pod that has them.
+func publishedNow(r stage0.Record) string {
+	if r.PID == 0 {
+		return ""
+	}
+	return portList(r.Ports)
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -118,6 +126,9 @@ func statusRows(r stage0.Record) [][]string {
 	}
 	if r.PID != 0 {
 		rows = append(rows, []string{"pid", strconv.Itoa(r.PID)})
+	}
+	if ports := publishedNow(r); ports != "" {
+		rows = append(rows, []string{"ports", ports})
 	}
 	for _, t := range []struct {
 		name string

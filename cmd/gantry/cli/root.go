@@ -46,6 +46,7 @@ func (a *app) commands() []entry {
 		{"list", "pods", a.listCommand},
 		{"status", "pods", a.statusCommand},
 		{"ps", "pods", a.psCommand},
+		{"port", "pods", a.portCommand},
 		{"logs", "pods", a.logsCommand},
 		{"inspect", "pods", a.inspectCommand},
 		{"stop", "pods", a.stopCommand},

@@ -24,6 +24,9 @@ func (s *supervisor) dropTable() {
 // descriptor, so that nothing leads to an address that is given back next. The
 // namespace, the first that is held, is there for the program that is run.
 func (s *supervisor) release() {
+	for _, f := range s.Forward {
+		_ = unix.Close(f.FD) // the port is free before the pod says that it has ended
+	}
 	for i, fd := range s.Held {
 		if i > 0 {
 			_ = unix.Close(fd)
