@@ -12,6 +12,7 @@ import (
 	"github.com/gantryrun/gantry/stage0/network"
 
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage1"
 )
 
 // Pull says when an image is looked for outside the store.
@@ -41,13 +42,16 @@ type RunOptions struct {
 	Fetch     Fetcher
 	Insecure  bool         // --insecure-options=image: run it though no rule trusts it
 	Remove    bool         // --rm
-	LogDriver string       // --log-driver: passthrough, file, none; empty: passthrough, or file when detached
+	LogDriver string       // --log-driver: passthrough, file, journald, none; empty: passthrough, or file when detached
+	LogOpts   []string     // --log-opt: NAME=VALUE
 	PidFile   string       // --pidfile: written when the app runs
 	UUIDFile  string       // --uuid-file (podman's --cidfile): written before anything can fail
 	HooksDirs []string     // --hooks-dir: files that say which OCI hooks run
 	Preserve  int          // --preserve-fds: so many descriptors from 3 on are the app's too; for Run alone
 	Notes     func(string) // told once what was only a default and cannot be had here; may be nil
 	Warn      func(string) // told each time a check was given up; may be nil
+
+	log stage1.Log // by LogDriver and LogOpts, once they were checked
 }
 
 // Run admits ref, prepares a pod and replaces this process by its supervisor:

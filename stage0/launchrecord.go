@@ -8,6 +8,7 @@ import (
 	netspec "github.com/gantryrun/gantry/netns/network"
 
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage1"
 )
 
 // ProofDirectory is the level of a root that is a plain directory, because the
@@ -52,6 +53,7 @@ type launchFile struct {
 	Insecure    bool            `json:"insecure,omitempty"` // asked for at prepare
 	Platform    string          `json:"platform,omitempty"`
 	LogDriver   string          `json:"logDriver"`
+	Log         stage1.Log      `json:"log,omitzero"` // what --log-opt says
 	StopSignal  string          `json:"stopSignal"`
 	StopTimeout uint            `json:"stopTimeout"` // seconds
 	Strict      map[string]bool `json:"strict,omitempty"`

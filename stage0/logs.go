@@ -77,48 +77,48 @@ func logs(ctx context.Context, e Env, id string, o LogOptions, out, errw io.Writ
 		return err
 	}
 	defer p.Close()
-	f, err := p.OpenFile(path.Join(stage1.AppsDir, appName, stage1.LogFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return noLog(p)
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if o.Tail >= 0 {
-		if err := seekTail(f, o.Tail); err != nil {
-			return err
-		}
-	}
-	pr := &printer{o, out, errw, map[string]bool{}}
-	if !o.Follow {
-		return (&lineReader{f: f}).drain(pr)
-	}
-	return follow(ctx, p, f, pr)
-}
-
-// noLog says why there is nothing to show.
-func noLog(p *pod.Pod) error {
 	var l launchFile
 	if err := readJSON(p, path.Join(stage1.AppsDir, appName, launchName), maxConfig, launchVersion, &l); err != nil {
 		return err
 	}
-	if l.LogDriver == stage1.LogToFile {
+	pr := &printer{o, out, errw, map[string]bool{}}
+	switch l.LogDriver {
+	case stage1.LogToFile:
+	case stage1.LogJournal:
+		return journalLogs(ctx, p, pr)
+	default:
+		return &hint{fmt.Errorf("pod %s keeps no log: its log driver is %s", pod.Short(p.UUID), l.LogDriver), "run it with --log-driver=file, or look where its output went (a unit's is in the journal)"}
+	}
+	chain, err := openChain(p, l.Log.Path)
+	if errors.Is(err, fs.ErrNotExist) && !o.Follow {
 		return nil // it has not begun
 	}
-	return &hint{fmt.Errorf("pod %s keeps no log: its log driver is %s", pod.Short(p.UUID), l.LogDriver), "run it with --log-driver=file, or look where its output went (a unit's is in the journal)"}
+	if err != nil {
+		return err
+	}
+	defer chain.close()
+	if o.Tail >= 0 {
+		if err := chain.tail(o.Tail); err != nil {
+			return err
+		}
+	}
+	if !o.Follow {
+		return chain.drain(pr)
+	}
+	return follow(ctx, p, chain, pr)
 }
 
 // follow prints what is there and what comes, until the pod ends. Both are
-// told by the kernel: lines by inotify, the end by the pod's lock.
-func follow(ctx context.Context, p *pod.Pod, f *os.File, pr *printer) error {
+// told by the kernel: lines and new files by inotify, the end by the pod's
+// lock.
+func follow(ctx context.Context, p *pod.Pod, chain *logChain, pr *printer) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("watch log: %w", err)
 	}
 	watch := os.NewFile(uintptr(fd), "inotify")
 	defer watch.Close()
-	if _, err := unix.InotifyAddWatch(fd, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.IN_MODIFY); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, fmt.Sprintf("/proc/self/fd/%d", chain.dir.Fd()), unix.IN_MODIFY|unix.IN_CREATE); err != nil {
 		return fmt.Errorf("watch log: %w", err)
 	}
 	ended := make(chan error, 1)
@@ -126,10 +126,9 @@ func follow(ctx context.Context, p *pod.Pod, f *os.File, pr *printer) error {
 		ended <- waitFree(ctx, p)
 		_ = watch.SetReadDeadline(time.Unix(1, 0))
 	}()
-	lines := &lineReader{f: f}
 	events := make([]byte, 4096)
 	for {
-		if err := lines.drain(pr); err != nil {
+		if err := chain.drain(pr); err != nil {
 			return err
 		}
 		if _, err := watch.Read(events); err == nil {
@@ -138,7 +137,7 @@ func follow(ctx context.Context, p *pod.Pod, f *os.File, pr *printer) error {
 			return fmt.Errorf("watch log: %w", err)
 		}
 		err := <-ended
-		return errors.Join(lines.drain(pr), ignoreCanceled(err))
+		return errors.Join(chain.drain(pr), ignoreCanceled(err))
 	}
 }
 
@@ -181,35 +180,4 @@ func (l *lineReader) drain(p *printer) error {
 			return fmt.Errorf("read log: %w", err)
 		}
 	}
-}
-
-// seekTail moves to where the last n lines begin, reading from the end.
-func seekTail(f *os.File, n int) error {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return fmt.Errorf("read log: %w", err)
-	}
-	if n == 0 {
-		return nil
-	}
-	buf := make([]byte, 64<<10)
-	seen := 0
-	for at := end; at > 0; {
-		size := min(int64(len(buf)), at)
-		at -= size
-		if _, err := f.ReadAt(buf[:size], at); err != nil {
-			return fmt.Errorf("read log: %w", err)
-		}
-		for i := size - 1; i >= 0; i-- {
-			if buf[i] != '\n' || at+i == end-1 {
-				continue
-			}
-			if seen++; seen == n {
-				_, err := f.Seek(at+i+1, io.SeekStart)
-				return err
-			}
-		}
-	}
-	_, err = f.Seek(0, io.SeekStart)
-	return err
 }

@@ -27,7 +27,7 @@ type sound struct {
 }
 
 // check refuses, before anything is fetched, what no image can make right.
-func (o RunOptions) check(e Env) (*sound, error) {
+func (o *RunOptions) check(e Env) (*sound, error) {
 	if o.Name != "" {
 		if err := pod.CheckName(o.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
@@ -36,10 +36,8 @@ func (o RunOptions) check(e Env) (*sound, error) {
 	if _, err := platformOf(o.Platform); err != nil {
 		return nil, err
 	}
-	if o.LogDriver != "" {
-		if err := checkLog(o.LogDriver); err != nil {
-			return nil, err
-		}
+	if err := o.logOptions(); err != nil {
+		return nil, err
 	}
 	if o.PidFile != "" {
 		if _, err := os.Stat(filepath.Dir(o.PidFile)); err != nil {

@@ -127,7 +127,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	r.root.prefetch(r.spec.Process)
 	r.launch = launchFile{
 		Version: launchVersion, Launch: v.Launch, Options: o.Options,
-		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver,
+		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver, Log: o.log,
 		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
 		Mounts: res.Mounts, Contents: contentsOf(res), IDs: ids,
 		Network: res.Network, Fallback: res.Fallback, Ports: res.Ports,

@@ -73,7 +73,7 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 		Root:   launch.Root{Lower: r.root.mount, Dir: r.root.dir, Mapped: ownUsers(r.spec)},
 		PodDir: r.pod.Path(), Lock: r.pod.File(), App: appName, Libexec: e.Libexec, RunDir: e.RunDir,
 		Detached: o.detached(), Terminal: opts.TTY, Stdin: opts.Interactive,
-		Log:        stage1.Log{Driver: r.launch.LogDriver},
+		Log:        r.logOf(),
 		StopSignal: r.launch.StopSignal, StopTimeout: time.Duration(r.launch.StopTimeout) * time.Second,
 		Remove: r.manifest.Remove, Init: opts.Init, PidFile: o.PidFile,
 		CgroupStrict: r.launch.Strict, Notes: o.Notes, Preserve: o.Preserve,
@@ -81,9 +81,6 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 	}
 	if !r.spec.Root.Readonly {
 		q.Root.Upper, q.Root.Work = path.Join(r.pod.Path(), upperDir), path.Join(r.pod.Path(), workDir)
-	}
-	if q.Log.Driver == stage1.LogToFile {
-		q.Log.Path = path.Join(r.pod.Path(), stage1.AppsDir, appName, stage1.LogFile)
 	}
 	q.Hooks = launch.StartHooks(r.spec, r.pod.UUID, q.Bundle)
 	if opts.CgroupParent != "" {
@@ -115,14 +112,6 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 		po.Container, po.Root.At = hooks.ID, hooks.Root
 	}
 	return launch.Plan(res.Spec, po)
-}
-
-func checkLog(driver string) error {
-	switch driver {
-	case stage1.LogPassthrough, stage1.LogToFile, stage1.LogNone:
-		return nil
-	}
-	return fmt.Errorf("--log-driver %q: use passthrough, file or none", driver)
 }
 
 func (o LaunchOptions) detached() bool { return o.Detach || o.ReadyFD != 0 }

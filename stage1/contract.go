@@ -10,13 +10,21 @@ const SupervisorVersion = 2
 const (
 	LogPassthrough = "passthrough" // the app has the caller's descriptors
 	LogToFile      = "file"        // Path, in CRI log format
+	LogJournal     = "journald"    // systemd's journal, by its native protocol
 	LogNone        = "none"        // /dev/null
 )
 
+// JournalSocket is where journald listens for entries.
+const JournalSocket = "/run/systemd/journal/socket"
+
 // Log says where the output of an app goes.
 type Log struct {
-	Driver string `json:"driver"`
-	Path   string `json:"path,omitempty"` // of driver file
+	Driver   string `json:"driver"`
+	Path     string `json:"path,omitempty"`     // of driver file
+	Name     string `json:"name,omitempty"`     // that, in its directory
+	MaxSize  int64  `json:"maxSize,omitempty"`  // of driver file: bytes of one; 0 is no bound
+	MaxFiles int    `json:"maxFiles,omitempty"` // that are kept, at least 1 with a bound
+	Fields   string `json:"fields,omitempty"`   // of driver journald: what every entry begins with
 }
 
 // Contract is what gantry-stage1 reads from the memory file whose number is
@@ -40,6 +48,9 @@ type Contract struct {
 	Stdout  int `json:"stdout"`  // read ends of the app's output when we log it
 	Stderr  int `json:"stderr"`
 	LogFile int `json:"logFile"`
+	LogDir  int `json:"logDir"`  // of LogFile, when it has a bound
+	Journal int `json:"journal"` // connected to journald
+	Log     Log `json:"log"`
 
 	Phase       string   `json:"phase,omitempty"` // where below Pods the pod directory is
 	Cgroups     []string `json:"cgroups,omitempty"`

@@ -63,7 +63,8 @@ func differences() map[string]string {
 		"umask":              "0000 to 0777",
 		"uts":                "private or host; container: and ns: are refused",
 		"blkio-weight":       "refused where the host cannot do it, not ignored",
-		"log-driver":         "passthrough is the default in the foreground, file with -d",
+		"log-driver":         "passthrough is the default in the foreground, file with -d; k8s-file is file, json-file is refused",
+		"log-opt":            "path, max-size, max-file (2 unless given), tag; max-size rotates and loses no line",
 		"init":               "gantry-init itself stays as process 1",
 		"timeout":            "SIGKILL at its end, and the status says so: 137",
 		"no-hosts":           "excludes --add-host",
@@ -165,4 +166,3 @@ func writeOptions(name string) error {
 	}
 	return os.WriteFile(name, []byte(page), 0o644)
 }
-

@@ -82,7 +82,7 @@ func TestEveryOptionOfPodman(t *testing.T) {
 // pending are options that are being made.
 func pending() []string {
 	return strings.Fields(`
-		log-opt
+
 		health-cmd health-interval health-on-failure health-retries health-start-period health-timeout no-healthcheck
 		expose ip ip6 mac-address network-alias publish publish-all userns`)
 }

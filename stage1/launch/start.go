@@ -196,7 +196,7 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		Raw: r.Terminal && !r.Detached, Echo: !r.Detached,
 		StopSignal: signalNumber(r.StopSignal), StopTimeout: int64(r.StopTimeout), Timeout: int64(r.Timeout),
 		Stdout: s.inheritFile(io.stdout), Stderr: s.inheritFile(io.stderr),
-		LogFile: s.inheritFile(io.logFile), Pidfd: s.inheritFile(s.Pidfd),
+		LogFile: s.inheritFile(io.logFile), LogDir: s.inheritFile(io.logDir), Journal: s.inheritFile(io.journal), Log: r.Log, Pidfd: s.inheritFile(s.Pidfd),
 	}
 	if group != nil {
 		s.contract.Cgroups = group.Dirs()

@@ -5,6 +5,7 @@ package launch
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,8 @@ type stdio struct {
 	child          [3]*os.File
 	stdout, stderr *os.File // read ends, nil unless we log
 	logFile        *os.File
+	logDir         *os.File // of logFile, when it is rotated
+	journal        *os.File // connected socket
 }
 
 // openStdio opens what the log driver says. Everything is in h; the child's
@@ -26,12 +29,8 @@ func openStdio(h, childs *hold, r *Request) (*stdio, error) {
 		return nil, err
 	}
 	s := &stdio{child: [3]*os.File{null, null, null}}
-	if r.Log.Driver == stage1.LogToFile {
-		// Appended by one writer, kept for gantry logs, read by root alone.
-		s.logFile, err = h.file(os.OpenFile(r.Log.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600))
-		if err != nil {
-			return nil, fmt.Errorf("open log: %w", err)
-		}
+	if err := s.openLog(h, r.Log); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
 	}
 	if r.Terminal {
 		return s, nil // gantry-init opens it
@@ -42,7 +41,7 @@ func openStdio(h, childs *hold, r *Request) (*stdio, error) {
 	switch r.Log.Driver {
 	case stage1.LogPassthrough, "":
 		s.child[1], s.child[2] = os.Stdout, os.Stderr
-	case stage1.LogToFile:
+	case stage1.LogToFile, stage1.LogJournal:
 		uid, gid := r.Spec.Process.User.UID, r.Spec.Process.User.GID
 		if s.stdout, s.child[1], err = appPipe(h, childs, uid, gid); err != nil {
 			return nil, err
@@ -52,9 +51,31 @@ func openStdio(h, childs *hold, r *Request) (*stdio, error) {
 		}
 	case stage1.LogNone:
 	default:
-		return nil, fmt.Errorf("log driver %q is not one of passthrough, file, none", r.Log.Driver)
+		return nil, fmt.Errorf("log driver %q is not one of passthrough, file, journald, none", r.Log.Driver)
 	}
 	return s, nil
+}
+
+// openLog opens where output is recorded.
+func (s *stdio) openLog(h *hold, l stage1.Log) (err error) {
+	switch l.Driver {
+	case stage1.LogToFile:
+		// Appended by one writer, kept for gantry logs, read by root alone.
+		s.logFile, err = h.file(os.OpenFile(l.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600))
+		if err == nil && l.MaxSize > 0 {
+			s.logDir, err = h.file(os.OpenFile(filepath.Dir(l.Path), unix.O_PATH|unix.O_DIRECTORY, 0))
+		}
+	case stage1.LogJournal:
+		var fd int
+		if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		s.journal, _ = h.file(os.NewFile(uintptr(fd), "journal"), nil)
+		if err = unix.Connect(fd, &unix.SockaddrUnix{Name: stage1.JournalSocket}); err != nil {
+			err = fmt.Errorf("connect to %s: %w", stage1.JournalSocket, err)
+		}
+	}
+	return err
 }
 
 // appPipe is a pipe the app's user may open again as /dev/stdout.

@@ -113,7 +113,8 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.Remove, "rm", false, "delete the pod when the app ends")
 	s.StringVar(&f.UUIDFile, "uuid-file", "", "write the pod's UUID to `FILE`")
 	s.StringVar(&f.cidFile, "cidfile", "", "same as --uuid-file")
-	s.StringVar(&f.LogDriver, "log-driver", "", "`DRIVER` passthrough (default), file (default with -d) or none")
+	s.StringVar(&f.LogDriver, "log-driver", "", "`DRIVER` passthrough (default), file (default with -d; k8s-file is the same), journald or none")
+	s.StringArrayVar(&f.LogOpts, "log-opt", nil, "of the log: `NAME=VALUE` path, max-size, max-file (with file), tag (with journald)")
 
 	s.StringVar(&f.entrypoint, "entrypoint", "", "run `COMMAND`, or a JSON array of it, instead of the image's entrypoint")
 	s.StringArrayVarP(&o.Env, "env", "e", nil, "set `NAME=VALUE`, or take NAME from this environment")

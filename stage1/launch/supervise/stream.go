@@ -2,12 +2,7 @@
 
 package supervise
 
-import (
-	"bytes"
-	"time"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 const (
 	chunk = 16 << 10 // read at once
@@ -21,14 +16,26 @@ const (
 // costs no memory.
 type stream struct {
 	from, to int    // to -1: log only
-	log      int    // -1: no log
+	log      sink   // nil: no log
 	name     string // stdout or stderr
 	pty      bool   // from is a terminal's master, which ends by EIO
 	buf      []byte
 	pending  []byte // part of buf
 	done     bool
-	logged   []byte
+	held     *journal    // nil, or what has to have room first
 	gate     func() bool // nil, or tells whether reading is allowed now
+}
+
+// openLog opens what the log driver says.
+func (s *supervisor) openLog() sink {
+	switch {
+	case s.Journal >= 0:
+		s.journal = openJournal(&s.Contract)
+		return s.journal
+	case s.LogFile >= 0:
+		return openLogFile(&s.Contract)
+	}
+	return nil
 }
 
 func (s *supervisor) openStreams() {
@@ -38,10 +45,11 @@ func (s *supervisor) openStreams() {
 		}
 		return -1
 	}
+	log := s.openLog()
 	if s.Pty >= 0 {
-		s.streams = append(s.streams, &stream{from: s.Pty, to: echo(1), log: s.LogFile, name: "stdout", pty: true})
+		s.streams = append(s.streams, &stream{from: s.Pty, to: echo(1), log: log, held: s.journal, name: "stdout", pty: true})
 		if s.Raw {
-			in := &stream{from: 0, to: s.Pty, log: -1}
+			in := &stream{from: 0, to: s.Pty}
 			if s.tty != nil {
 				in.gate = s.tty.foreground
 			}
@@ -49,10 +57,10 @@ func (s *supervisor) openStreams() {
 		}
 	}
 	if s.Stdout >= 0 {
-		s.streams = append(s.streams, &stream{from: s.Stdout, to: echo(1), log: s.LogFile, name: "stdout"})
+		s.streams = append(s.streams, &stream{from: s.Stdout, to: echo(1), log: log, held: s.journal, name: "stdout"})
 	}
 	if s.Stderr >= 0 {
-		s.streams = append(s.streams, &stream{from: s.Stderr, to: echo(2), log: s.LogFile, name: "stderr"})
+		s.streams = append(s.streams, &stream{from: s.Stderr, to: echo(2), log: log, held: s.journal, name: "stderr"})
 	}
 }
 
@@ -65,6 +73,8 @@ func (st *stream) want() (fd int, events int16) {
 		return st.to, unix.POLLOUT
 	case st.gate != nil && !st.gate():
 		return -1, 0 // until SIGCONT
+	case st.held != nil && st.held.full():
+		return -1, 0 // until the journal has room
 	}
 	return st.from, unix.POLLIN
 }
@@ -91,10 +101,13 @@ func (st *stream) read() {
 		return
 	case err != nil || n <= 0:
 		st.done = true
+		if st.log != nil {
+			st.log.last(st)
+		}
 		return
 	}
-	if st.log >= 0 {
-		st.record(st.buf[:n])
+	if st.log != nil {
+		st.log.record(st, st.buf[:n])
 	}
 	if st.to >= 0 {
 		st.pending = st.buf[:n]
@@ -109,47 +122,10 @@ func (st *stream) write(limit int) {
 	case err != nil:
 		// Whoever read it is gone; the app goes on, its log too.
 		st.to, st.pending = -1, nil
-		st.done = st.log < 0
+		st.done = st.log == nil
 	default:
 		st.pending = st.pending[n:]
 	}
-}
-
-// record writes lines in the CRI log format. What has no newline yet is
-// written at once and tagged partial, so nothing is ever held back or lost.
-func (st *stream) record(b []byte) {
-	stamp := time.Now().UTC().AppendFormat(make([]byte, 0, 40), "2006-01-02T15:04:05.000000000Z07:00")
-	st.logged = st.logged[:0]
-	for len(b) > 0 {
-		line, rest, whole := bytes.Cut(b, []byte{'\n'})
-		st.logged = append(st.logged, stamp...)
-		st.logged = append(append(append(st.logged, ' '), st.name...), ' ')
-		if whole {
-			st.logged = append(st.logged, "F "...)
-		} else {
-			st.logged = append(st.logged, "P "...)
-		}
-		st.logged = append(append(st.logged, line...), '\n')
-		b = rest
-		if len(st.logged) > chunk {
-			st.flush()
-		}
-	}
-	st.flush()
-}
-
-func (st *stream) flush() {
-	for b := st.logged; len(b) > 0; {
-		n, err := unix.Write(st.log, b)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			break // a full disk loses lines, it does not stop the app
-		}
-		b = b[n:]
-	}
-	st.logged = st.logged[:0]
 }
 
 // drain copies what is left after the app ended.
@@ -162,14 +138,22 @@ func (st *stream) drain() {
 		for len(st.pending) > 0 {
 			st.write(len(st.pending))
 		}
+		if st.held != nil {
+			st.held.drain()
+		}
 		if st.done {
-			return
+			break
 		}
-		before := st.done
 		st.read()
-		if len(st.pending) == 0 && st.done == before && !readable(st.from) {
-			return
+		if len(st.pending) == 0 && !st.done && !readable(st.from) {
+			break
 		}
+	}
+	if st.log != nil && !st.done {
+		st.log.last(st)
+	}
+	if st.held != nil {
+		st.held.drain()
 	}
 }
 

@@ -29,6 +29,7 @@ type supervisor struct {
 	signals  int
 	conns    []int     // accepted control connections
 	streams  []*stream // bytes to copy and log
+	journal  *journal  // where they log, if it is that
 	proxy    *proxy    // published ports; nil: none
 	tty      *terminal // our own terminal, in raw mode
 	deadline time.Time // when a stop turns into SIGKILL; zero: none
@@ -129,6 +130,7 @@ func (s *supervisor) turn() {
 	for _, st := range s.streams {
 		s.watch(st.want())
 	}
+	s.watch(s.journal.want())
 	if _, err := unix.Poll(s.polls, s.patience()); err != nil {
 		return // EINTR: a signal of the runtime
 	}
@@ -144,6 +146,9 @@ func (s *supervisor) turn() {
 			_ = unix.Close(s.conns[i])
 			s.conns = slices.Delete(s.conns, i, i+1)
 		}
+	}
+	if s.journal.full() {
+		s.journal.send() // there is room, or it is given up
 	}
 	if s.polls[2].Revents != 0 {
 		s.accept()
@@ -164,16 +169,22 @@ func (s *supervisor) watch(fd int, events int16) {
 
 // patience is how long a poll may wait, in milliseconds.
 func (s *supervisor) patience() int {
-	left := s.proxy.patience()
+	left := sooner(s.proxy.patience(), s.journal.patience())
 	if !s.deadline.IsZero() {
-		if stop := max(time.Until(s.deadline), 0); left < 0 || stop < left {
-			left = stop
-		}
+		left = sooner(left, max(time.Until(s.deadline), 0))
 	}
 	if left < 0 {
 		return -1
 	}
 	return int(left.Milliseconds() + 1)
+}
+
+// sooner is the shorter of two times to wait; a negative one is no bound.
+func sooner(a, b time.Duration) time.Duration {
+	if a < 0 || b >= 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // expire ends a stop whose time is over, and flows nobody uses.

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stage0
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// logChain reads a log of several files, oldest first, while its writer goes
+// on and moves them up: NAME is written, NAME.1 came before it, and so on. A
+// file is known by its inode, whatever it is called meanwhile.
+type logChain struct {
+	dir   *os.File
+	name  string
+	files []*os.File // oldest first; the last is, or was, NAME
+	lines *lineReader
+}
+
+// openChain opens a pod's log, at a path of the host's or in the pod.
+func openChain(p *pod.Pod, name string) (*logChain, error) {
+	c := &logChain{name: stage1.LogFile}
+	var err error
+	if name == "" {
+		// The pod moves when its app ends, and its directory stays this one.
+		var fd int
+		fd, err = unix.Openat(int(p.File().Fd()), path.Join(stage1.AppsDir, appName), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		c.dir = os.NewFile(uintptr(max(fd, 0)), name)
+	} else {
+		c.name = filepath.Base(name)
+		c.dir, err = os.Open(filepath.Dir(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if err := c.open(); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// open opens the files that are there, the newest first: one that moves up
+// meanwhile is met twice, not missed.
+func (c *logChain) open() error {
+	for n := 0; ; n++ {
+		f, err := c.number(n)
+		if errors.Is(err, fs.ErrNotExist) && n > 0 {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if same(c.files, f) >= 0 {
+			_ = f.Close()
+			continue
+		}
+		c.files = append(c.files, f)
+	}
+	slices.Reverse(c.files)
+	return nil
+}
+
+// number opens the n-th file before the one that is written.
+func (c *logChain) number(n int) (*os.File, error) {
+	name := c.name
+	if n > 0 {
+		name += "." + strconv.Itoa(n)
+	}
+	fd, err := unix.Openat(int(c.dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open log", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// same is the place of a file in a list, or -1.
+func same(files []*os.File, f *os.File) int {
+	is, err := f.Stat()
+	if err != nil {
+		return -1
+	}
+	return slices.IndexFunc(files, func(g *os.File) bool {
+		fi, err := g.Stat()
+		return err == nil && os.SameFile(fi, is)
+	})
+}
+
+func (c *logChain) close() {
+	for _, f := range c.files {
+		_ = f.Close()
+	}
+	_ = c.dir.Close()
+}
+
+// tail moves to where the last n lines begin.
+func (c *logChain) tail(n int) error {
+	for i := len(c.files) - 1; i >= 0; i-- {
+		seen, err := seekTail(c.files[i], n)
+		if err != nil {
+			return err
+		}
+		if n -= seen; n <= 0 {
+			for _, f := range c.files[:i] {
+				_ = f.Close()
+			}
+			c.files = c.files[i:]
+			return nil
+		}
+	}
+	return nil
+}
+
+// drain prints what is there, through all files that follow.
+func (c *logChain) drain(p *printer) error {
+	for {
+		if c.lines == nil {
+			c.lines = &lineReader{f: c.files[0]}
+		}
+		if err := c.lines.drain(p); err != nil {
+			return err
+		}
+		if len(c.files) == 1 {
+			if err := c.more(); err != nil {
+				return err
+			}
+		}
+		if len(c.files) == 1 {
+			return nil
+		}
+		// Whoever began the next file had written all of this one.
+		if err := c.lines.drain(p); err != nil {
+			return err
+		}
+		_ = c.files[0].Close()
+		c.files, c.lines = c.files[1:], nil
+	}
+}
+
+// more opens the files that came after the one that is read.
+func (c *logChain) more() error {
+	var newer []*os.File
+	for n := 0; ; n++ {
+		f, err := c.number(n)
+		if errors.Is(err, fs.ErrNotExist) {
+			if n == 0 {
+				return nil // it is being begun
+			}
+			break // the one that is read is gone already
+		}
+		if err != nil {
+			return err
+		}
+		if same(c.files, f) >= 0 {
+			_ = f.Close()
+			break
+		}
+		if same(newer, f) >= 0 {
+			_ = f.Close()
+			continue
+		}
+		newer = append(newer, f)
+	}
+	slices.Reverse(newer)
+	c.files = append(c.files, newer...)
+	return nil
+}
+
+// seekTail moves to where the last n lines begin, reading from the end, and
+// tells how many there are.
+func seekTail(f *os.File, n int) (int, error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, fmt.Errorf("read log: %w", err)
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	buf := make([]byte, 64<<10)
+	seen := 0
+	for at := end; at > 0; {
+		size := min(int64(len(buf)), at)
+		at -= size
+		if _, err := f.ReadAt(buf[:size], at); err != nil {
+			return 0, fmt.Errorf("read log: %w", err)
+		}
+		for i := size - 1; i >= 0; i-- {
+			if buf[i] != '\n' || at+i == end-1 {
+				continue
+			}
+			if seen++; seen == n {
+				_, err := f.Seek(at+i+1, io.SeekStart)
+				return n, err
+			}
+		}
+	}
+	if end > 0 {
+		seen++ // the first one
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return seen, err
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervise
+
+import (
+	"bytes"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1"
+)
+
+// sink is where output is recorded.
+type sink interface {
+	// record takes what a stream said, at any boundary.
+	record(st *stream, b []byte)
+	// last is told that nothing comes from a stream any more.
+	last(st *stream)
+}
+
+// logFile is a log in CRI's format, of one file or, with a bound, of several:
+// log, log.1 before it, and so on. A line is in one of them, whole.
+type logFile struct {
+	fd, dir   int
+	name      string
+	size, max int64 // max 0: one file without bound
+	keep      int   // files, the current one among them
+	out       []byte
+}
+
+func openLogFile(c *stage1.Contract) *logFile {
+	l := &logFile{fd: c.LogFile, dir: c.LogDir, name: c.Log.Name, max: c.Log.MaxSize, keep: c.Log.MaxFiles}
+	var st unix.Stat_t
+	if unix.Fstat(l.fd, &st) == nil {
+		l.size = st.Size
+	}
+	return l
+}
+
+// record writes a line for each of the stream's. What has no newline yet is
+// written at once and tagged partial, so nothing is ever held back or lost.
+func (l *logFile) record(st *stream, b []byte) {
+	stamp := time.Now().UTC().AppendFormat(make([]byte, 0, 40), "2006-01-02T15:04:05.000000000Z07:00")
+	for len(b) > 0 {
+		line, rest, whole := bytes.Cut(b, []byte{'\n'})
+		l.room(len(stamp) + len(st.name) + len(line) + 5)
+		l.out = append(l.out, stamp...)
+		l.out = append(append(append(l.out, ' '), st.name...), ' ')
+		if whole {
+			l.out = append(l.out, "F "...)
+		} else {
+			l.out = append(l.out, "P "...)
+		}
+		l.out = append(append(l.out, line...), '\n')
+		b = rest
+		if len(l.out) > chunk {
+			l.flush()
+		}
+	}
+	l.flush()
+}
+
+func (l *logFile) last(*stream) {}
+
+// room makes it for a line: where it does not fit into the file any more, the
+// next begins.
+func (l *logFile) room(line int) {
+	if l.max == 0 || l.size+int64(len(l.out)+line) <= l.max || l.size == 0 && len(l.out) == 0 {
+		return
+	}
+	l.flush()
+	l.rotate()
+}
+
+func (l *logFile) flush() {
+	done := 0
+	for done < len(l.out) {
+		n, err := unix.Write(l.fd, l.out[done:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			// A full disk loses lines, it does not stop the app; the one that
+			// was torn goes too.
+			whole := done - len(l.out[:done][bytes.LastIndexByte(l.out[:done], '\n')+1:])
+			_ = unix.Ftruncate(l.fd, l.size+int64(whole))
+			done = whole
+			break
+		}
+		done += n
+	}
+	l.size += int64(done)
+	l.out = l.out[:0]
+}
+
+// rotate begins a new file. The old ones move up by a number, and the one
+// above the last goes. Where none can be begun the old one goes on.
+func (l *logFile) rotate() {
+	for i := l.keep - 1; i > 0; i-- {
+		from := l.name
+		if i > 1 {
+			from += "." + itoa(i-1)
+		}
+		_ = unix.Renameat(l.dir, from, l.dir, l.name+"."+itoa(i))
+	}
+	if l.keep == 1 {
+		_ = unix.Unlinkat(l.dir, l.name, 0)
+	}
+	fd, err := unix.Openat(l.dir, l.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return
+	}
+	_ = unix.Close(l.fd)
+	l.fd, l.size = fd, 0
+}
+
+func itoa(n int) string {
+	if n < 10 {
+		return string(rune('0' + n))
+	}
+	return itoa(n/10) + string(rune('0'+n%10))
+}
