@@ -171,8 +171,10 @@ func TestLogs(t *testing.T) {
 		"2026-11-22T10:00:02.000000000Z stderr F three\n" +
 		"2026-11-22T10:00:03.000000000Z stdout F \n" +
 		"2026-11-22T10:00:04.000000000Z stdout F torn"
-	if err := os.WriteFile(filepath.Join(e.Dir, "pods", "exited", p.UUID, stage1.AppsDir, appName, stage1.LogFile), []byte(log), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{stage1.LogFile: log, launchName: `{"version": 1, "logDriver": "file"}`} {
+		if err := os.WriteFile(filepath.Join(e.Dir, "pods", "exited", p.UUID, stage1.AppsDir, appName, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range []struct {
 		o         LogOptions
@@ -189,6 +191,26 @@ func TestLogs(t *testing.T) {
 		var out, errs bytes.Buffer
 		if err := Logs(context.Background(), e, p.UUID, c.o, &out, &errs); err != nil || out.String() != c.out || errs.String() != c.errs {
 			t.Errorf("%+v: %q, %q, %v", c.o, out.String(), errs.String(), err)
+		}
+	}
+}
+
+// What journalctl prints: text, bytes that are none, and pieces of a line.
+func TestJournalEntries(t *testing.T) {
+	const said = `{"__CURSOR":"a","__REALTIME_TIMESTAMP":"1000000","GANTRY_STREAM":"stdout","MESSAGE":"one two"}
+{"__CURSOR":"b","__REALTIME_TIMESTAMP":"1000001","GANTRY_STREAM":"stdout","CONTAINER_PARTIAL_MESSAGE":"true","MESSAGE":[104,97,255]}
+{"__CURSOR":"c","__REALTIME_TIMESTAMP":"1000002","GANTRY_STREAM":"stdout","MESSAGE":"lf"}
+{"__CURSOR":"d","__REALTIME_TIMESTAMP":"1000003","GANTRY_STREAM":"stderr","MESSAGE":null}
+{"__CURSOR":"cut sho`
+	var out, errs bytes.Buffer
+	p := &printer{LogOptions{Timestamps: true}, &out, &errs, map[string]bool{}}
+	last, err := p.entries(strings.NewReader(said))
+	if err != nil || last != "d" || out.String() != "1970-01-01T00:00:01Z one two\n1970-01-01T00:00:01.000001Z ha\xfflf\n" || errs.String() != "1970-01-01T00:00:01.000003Z \n" {
+		t.Errorf("%q, %q, %q, %v", out.String(), errs.String(), last, err)
+	}
+	for _, bad := range []string{"{\n", `{"__REALTIME_TIMESTAMP":"x"}` + "\n", `{"__REALTIME_TIMESTAMP":"1","MESSAGE":{}}` + "\n"} {
+		if _, err := p.entries(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q was read", bad)
 		}
 	}
 }
