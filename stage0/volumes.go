@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -225,6 +226,11 @@ func PruneVolumes(ctx context.Context, e Env, filter []string) ([]string, error)
 		}
 	}
 	return removed, errors.Join(errs...)
+}
+
+// ExportVolume writes a volume's files as a tar archive.
+func ExportVolume(e Env, name string, to io.Writer) error {
+	return noVolume(e.volumes().Export(name, to))
 }
 
 // volumeFilters reads podman's filters.

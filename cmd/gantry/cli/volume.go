@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -27,7 +29,7 @@ the first pod, and begins with what its image has at DEST.`,
 		RunE:                  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.volumeListCommand(), a.volumeCreateCommand(), a.volumeInspectCommand(),
-		a.volumeRemoveCommand(), a.volumePruneCommand(), a.volumeExistsCommand())
+		a.volumeRemoveCommand(), a.volumePruneCommand(), a.volumeExistsCommand(), a.volumeExportCommand())
 	return c
 }
 
@@ -253,4 +255,35 @@ func (a *app) volumeExistsCommand() *cobra.Command {
 			return exitError(1)
 		},
 	}
+}
+
+func (a *app) volumeExportCommand() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "export VOLUME",
+		Short: "Write a volume's files as a tar archive",
+		Long: `Write a volume's files as a tar archive, with numeric owners, hard links and
+capabilities, without devices and sockets. Stop what writes to it first: what
+changes meanwhile is in it or not. The way back is a pod, whose tar reads the
+archive where a bad one can do no harm: see the second example.`,
+		Example: `  gantry volume export -o db.tar db
+  gantry run --rm -i -v db:/v oci:busybox tar -x -C /v < db.tar`,
+		Args: exactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			e, err := a.env()
+			if err != nil {
+				return err
+			}
+			export := func(w io.Writer) error { return stage0.ExportVolume(e, args[0], w) }
+			if output != "" && output != "-" {
+				return replaceFile(output, export)
+			}
+			if f, ok := a.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+				return withHint(errors.New("an archive is not for a terminal"), "write it to a file: --output FILE")
+			}
+			return export(a.out)
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "write to `FILE` (default standard output)")
+	return c
 }
