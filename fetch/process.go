@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gantryrun/gantry/fetch/wire"
+	"github.com/gantryrun/gantry/internal/uidmap"
 )
 
 // executable is the worker's name below the libexec directory.
@@ -141,7 +142,7 @@ func (p *process) ready() error {
 	if err := m.Decode(&r); err != nil || m.Op != wire.OpReady {
 		return p.failure(wire.ErrProtocol)
 	}
-	if r.UID == 0 || !r.Seccomp || !r.NoNewPrivs {
+	if r.UID == 0 && !uidmap.Own().Sole() || !r.Seccomp || !r.NoNewPrivs {
 		return p.failure(fmt.Errorf("it is not confined: %+v", r))
 	}
 	p.mu.Lock()

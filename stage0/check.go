@@ -17,6 +17,7 @@ import (
 
 	"github.com/gantryrun/gantry/cgroups"
 	"github.com/gantryrun/gantry/stage1/launch"
+	"github.com/gantryrun/gantry/userns"
 )
 
 // The three answers of a check.
@@ -57,11 +58,44 @@ func atLeast(major, minor int) bool {
 
 func checkRoot(Env) CheckItem {
 	c := CheckItem{Name: "root", Required: true, Means: "pods cannot be launched", Mend: "run gantry with sudo, or as a system unit"}
+	if !Inside() {
+		return checkOrdinary(c)
+	}
 	c.State, c.Have = no, fmt.Sprintf("uid %d", os.Geteuid())
 	if os.Geteuid() == 0 && haveCapability(unix.CAP_SYS_ADMIN) {
 		c.State = yes
 	} else if os.Geteuid() == 0 {
 		c.Have, c.Mend = "root without CAP_SYS_ADMIN", "give this container or unit CAP_SYS_ADMIN"
+	}
+	return c
+}
+
+// checkOrdinary tells what an ordinary user's pods can be.
+func checkOrdinary(c CheckItem) CheckItem {
+	c.State, c.Have = no, fmt.Sprintf("uid %d", os.Geteuid())
+	uids, gids, err := ownMaps()
+	if err == nil {
+		var ns *os.File
+		if ns, err = userns.New(uids, gids); err == nil {
+			_ = ns.Close()
+		}
+	}
+	if err != nil {
+		c.Have += ": " + err.Error()
+		var h interface{ Hint() string }
+		if errors.As(err, &h) {
+			c.Mend = h.Hint()
+		}
+		return c
+	}
+	n := uint64(0)
+	for _, m := range uids {
+		n += uint64(m.Size)
+	}
+	c.State, c.Have = partly, fmt.Sprintf("uid %d, root of a user namespace with %d ids", os.Geteuid(), n)
+	c.Means, c.Mend = "what takes the host's root is refused", ""
+	if n == 1 {
+		c.Means, c.Mend = "images have no user but root", "a range in /etc/subuid and /etc/subgid, and the package uidmap"
 	}
 	return c
 }
@@ -192,6 +226,10 @@ func checkUserNamespaces(Env) CheckItem {
 
 func checkMappedIDs(e Env) CheckItem {
 	c := CheckItem{Name: "mapped ids", State: yes, Means: "no --userns: a pod's files cannot be shown with its ids"}
+	if e.Rootless {
+		c.State, c.Have, c.Means = no, "it takes the host's root", "no --userns"
+		return c
+	}
 	dir := e.Dir
 	if _, err := os.Stat(dir); err != nil {
 		dir = filepath.Dir(dir)

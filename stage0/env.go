@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/stage1/launch"
 )
 
 // Where things are unless a flag or a variable says otherwise.
@@ -26,10 +28,13 @@ const (
 
 // Env is where gantry keeps and finds things. All paths are absolute.
 type Env struct {
-	Dir        string   `json:"dir"`        // images and pods
-	RunDir     string   `json:"runDir"`     // what a reboot forgets: names, caches
-	Libexec    string   `json:"libexecDir"` // gantry-init and its siblings
-	ConfigPath []string `json:"configPath"` // low to high precedence
+	Dir        string   `json:"dir"`                // images and pods
+	RunDir     string   `json:"runDir"`             // what a reboot forgets: names, caches
+	Libexec    string   `json:"libexecDir"`         // gantry-init and its siblings
+	ConfigPath []string `json:"configPath"`         // low to high precedence
+	Rootless   bool     `json:"rootless,omitempty"` // all of it is an ordinary user's
+
+	user *launch.Userns // the user namespace we are root of, for such a user
 }
 
 // NewEnv completes what the flags left empty from GANTRY_DIR, GANTRY_RUN_DIR,
@@ -38,14 +43,32 @@ type Env struct {
 // find the libexec directory, and refuses directories that are not ours alone.
 func NewEnv(dir, runDir, configPath, libexec string) (Env, error) {
 	e := Env{}
+	ownDir, ownRunDir, ownConfig := DefaultDir, DefaultRunDir, DefaultConfigPath
+	uid, ordinary := ordinary()
 	var err error
-	if e.Dir, err = absolute("--dir", first(dir, os.Getenv("GANTRY_DIR"), DefaultDir)); err != nil {
+	if e.Rootless = ordinary; ordinary {
+		if ownDir, ownRunDir, ownConfig, err = userDirs(uid); err != nil {
+			return Env{}, err
+		}
+	}
+	if ordinary && Inside() {
+		if e.user, err = launch.OwnUserns(); err != nil {
+			return Env{}, err
+		}
+	}
+	if e.Dir, err = absolute("--dir", first(dir, os.Getenv("GANTRY_DIR"), ownDir)); err != nil {
 		return Env{}, err
 	}
-	if e.RunDir, err = absolute("--run-dir", first(runDir, os.Getenv("GANTRY_RUN_DIR"), defaultRunDir(e.Dir))); err != nil {
+	runDir = first(runDir, os.Getenv("GANTRY_RUN_DIR"))
+	if runDir == "" && ordinary {
+		if err := checkRunDir(ownRunDir); err != nil {
+			return Env{}, err
+		}
+	}
+	if e.RunDir, err = absolute("--run-dir", first(runDir, runDirOf(e.Dir, ownDir, ownRunDir))); err != nil {
 		return Env{}, err
 	}
-	for _, d := range strings.Split(first(configPath, os.Getenv("GANTRY_CONFIG_PATH"), DefaultConfigPath), ":") {
+	for _, d := range strings.Split(first(configPath, os.Getenv("GANTRY_CONFIG_PATH"), ownConfig), ":") {
 		if d == "" {
 			continue
 		}
@@ -85,17 +108,17 @@ func (e Env) Args() []string {
 	}
 }
 
-// defaultRunDir gives each directory a volatile one of its own, so that two
+// runDirOf gives each directory a volatile one of its own, so that two
 // installations never share names or caches.
-func defaultRunDir(dir string) string {
-	if dir == DefaultDir {
-		return DefaultRunDir
+func runDirOf(dir, usual, usualRun string) string {
+	if dir == usual {
+		return usualRun
 	}
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}
 	sum := sha256.Sum256([]byte(dir))
-	return filepath.Join(DefaultRunDir, "dirs", hex.EncodeToString(sum[:8]))
+	return filepath.Join(usualRun, "dirs", hex.EncodeToString(sum[:8]))
 }
 
 // findLibexec looks beside the running executable first, so that a build

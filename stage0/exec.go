@@ -87,7 +87,8 @@ func (e Env) enter(ctx context.Context, id string, o ExecOptions, report *readin
 		return err
 	}
 	q := launch.ExecRequest{
-		ID: p.UUID, Spec: r.spec, Process: what, Status: st, Cgroups: rt.Cgroups,
+		Userns: e.user,
+		ID:     p.UUID, Spec: r.spec, Process: what, Status: st, Cgroups: rt.Cgroups,
 		Libexec: e.Libexec, RunDir: e.RunDir,
 		Detached: report != nil, Terminal: o.TTY, Stdin: o.Interactive, PidFile: o.PidFile,
 	}

@@ -28,7 +28,7 @@ const (
 // hostFacts gathers what a bundle may depend on, and no more than these
 // options can make it depend on.
 func hostFacts(o bundle.Options, note func(string)) (bundle.Host, error) {
-	h := bundle.Host{Environ: os.Environ()}
+	h := bundle.Host{Environ: environ()}
 	var err error
 	if h.Capabilities, err = givable(); err != nil {
 		return h, err

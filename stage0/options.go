@@ -59,6 +59,9 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 		return nil, err
 	}
 	host.Networks = host.Networks && !e.networks().Masked()
+	if e.user != nil {
+		host.Own = &bundle.Users{UIDs: e.user.UIDs, GIDs: e.user.GIDs}
+	}
 	res, err := bundle.Check(o.Options, host)
 	if err != nil {
 		return nil, err

@@ -111,7 +111,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	u.Push(r.root.close)
 	if r.root.dir != "" {
 		v.Launch.Proof = ProofDirectory
-		if o.Notes != nil {
+		if o.Notes != nil && !e.Rootless { // no ordinary user can
 			o.Notes("this host cannot mount EROFS: the root of " + v.Launch.Reference + " is a plain directory, whose files are not checked again at launch")
 		}
 	}

@@ -82,6 +82,7 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 	if !r.spec.Root.Readonly {
 		q.Root.Upper, q.Root.Work = path.Join(r.pod.Path(), upperDir), path.Join(r.pod.Path(), workDir)
 	}
+	q.Userns = e.user
 	q.Hooks = launch.StartHooks(r.spec, r.pod.UUID, q.Bundle)
 	if opts.CgroupParent != "" {
 		q.CgroupPath = path.Join(opts.CgroupParent, "gantry-"+r.pod.UUID)
@@ -102,7 +103,7 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 		return stage1.Plan{}, err
 	}
 	po := launch.PlanOptions{
-		Cgroups: layout, Terminal: o.TTY, Init: o.Init, Preserve: o.Preserve, Below: below(res.Mounts),
+		Cgroups: layout, Terminal: o.TTY, Init: o.Init, Preserve: o.Preserve, Userns: e.user, Below: below(res.Mounts),
 		Root: launch.RootPlan{Tree: root.mount != nil, Dir: root.dir, Volatile: o.Remove, Mapped: ownUsers(res.Spec)},
 	}
 	if !o.ReadOnly {

@@ -16,8 +16,11 @@ import (
 	"runtime/debug"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/uidmap"
 )
 
 // Profile is what one kind of worker may have.
@@ -51,6 +54,7 @@ func Enter(p Profile, keep, parent int) (State, error) {
 	if err := closeForeign(keep); err != nil {
 		return st, err
 	}
+	ids := uidmap.Own() // while there is a /proc
 	files, err := gather(p)
 	if err != nil {
 		return st, err
@@ -62,7 +66,7 @@ func Enter(p Profile, keep, parent int) (State, error) {
 	if err := limit(p); err != nil {
 		return st, err
 	}
-	id, err := becomeNobody()
+	id, err := becomeNobody(ids)
 	if err != nil {
 		return st, err
 	}
@@ -164,11 +168,19 @@ const userBase = 2097152000
 
 // becomeNobody gives up root. It also empties the inheritable and ambient
 // sets: leaving uid 0 clears the others.
-func becomeNobody() (int, error) {
+//
+// In the user namespace of an ordinary user it is one of the last ids that are
+// mapped, which no image has. Where only one is, the worker keeps it, without
+// any capability: what parts it from the user's other processes then is its
+// root, its filter and Landlock.
+func becomeNobody(ids uidmap.IDs) (int, error) {
 	if os.Getuid() != 0 {
 		return 0, errors.New("the worker has to be started by root to become a user of its own")
 	}
-	id := userBase + os.Getpid()
+	if ids.Sole() {
+		return 0, giveUpCapabilities()
+	}
+	id := workerID(ids, os.Getpid())
 	if err := syscall.Setgroups(nil); err != nil {
 		return 0, fmt.Errorf("give up groups: %w", err)
 	}
@@ -179,6 +191,39 @@ func becomeNobody() (int, error) {
 		return 0, fmt.Errorf("become user %d (is it mapped in this user namespace?): %w", id, err)
 	}
 	return id, nil
+}
+
+// workerID chooses the id of a worker.
+func workerID(ids uidmap.IDs, pid int) int {
+	const some = 1 << 12 // so many ids at the end are the workers'
+	switch {
+	case ids.Host() || ids.Last() >= userBase:
+		return userBase + pid
+	case ids.Count() > 2*some:
+		return int(ids.Last()) - pid%some
+	}
+	return int(ids.Last())
+}
+
+// giveUpCapabilities is for who stays root of a user namespace.
+func giveUpCapabilities() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up ambient capabilities: %w", err)
+	}
+	for c := range uintptr(64) {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err == unix.EINVAL {
+			break
+		} else if err != nil {
+			return fmt.Errorf("give up capability %d: %w", c, err)
+		}
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	// On all threads, as syscall.Setresuid is.
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&none[0])), 0); errno != 0 {
+		return fmt.Errorf("give up capabilities: %w", errno)
+	}
+	return nil
 }
 
 // bindToParent ends the worker with its parent. It comes after the change of
@@ -219,7 +264,7 @@ func readBack(st *State) error {
 	if err != nil {
 		return fmt.Errorf("read back groups: %w", err)
 	}
-	if len(groups) != 0 {
+	if len(groups) != 0 && st.UID != 0 { // nobody may leave groups where one id is mapped
 		return fmt.Errorf("still in groups %v", groups)
 	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

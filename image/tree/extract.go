@@ -15,6 +15,7 @@ import (
 
 	"github.com/gantryrun/gantry/image/tree/index"
 	"github.com/gantryrun/gantry/internal/rootfs"
+	"github.com/gantryrun/gantry/internal/uidmap"
 )
 
 // ErrNoPath means that a tree has nothing of that name.
@@ -42,7 +43,7 @@ func (d *Dir) Extract(ctx context.Context, t Tree, path, dest string, owners boo
 	if err != nil {
 		return Extracted{}, err
 	}
-	p := &planter{ctx: ctx, data: data, first: map[*index.Inode]string{}, buf: make([]byte, 1<<20), tame: true, owners: owners}
+	p := &planter{ctx: ctx, data: data, first: map[*index.Inode]string{}, buf: make([]byte, 1<<20), tame: true, owners: owners, ids: uidmap.Own()}
 	if err := p.appear(dest, name, n); err != nil {
 		return p.done, fmt.Errorf("extract to %s: %w", dest, err)
 	}

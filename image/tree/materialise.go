@@ -16,6 +16,7 @@ import (
 
 	"github.com/gantryrun/gantry/image/tree/index"
 	"github.com/gantryrun/gantry/internal/rootfs"
+	"github.com/gantryrun/gantry/internal/uidmap"
 	"github.com/gantryrun/gantry/internal/undo"
 )
 
@@ -28,7 +29,11 @@ import (
 // directories above them. Device nodes and setuid files are what the image
 // says, so whoever mounts it does so nodev.
 func (d *Dir) Materialise(ctx context.Context, t Tree) (string, error) {
+	ids := uidmap.Own()
 	name := "plain/" + t.Key + "-v" + strconv.Itoa(Version)
+	if ids.Sole() {
+		name += "-sole" // all of it is its maker's
+	}
 	path := filepath.Join(d.path, name, "root")
 	if d.exists(name) {
 		return path, nil
@@ -41,7 +46,7 @@ func (d *Dir) Materialise(ctx context.Context, t Tree) (string, error) {
 	if d.exists(name) {
 		return path, nil
 	}
-	if err := d.materialise(ctx, t, name); err != nil {
+	if err := d.materialise(ctx, t, name, ids); err != nil {
 		return "", fmt.Errorf("materialise tree %.12s: %w", t.Key, err)
 	}
 	return path, nil
@@ -52,7 +57,7 @@ func (d *Dir) exists(name string) bool {
 	return err == nil
 }
 
-func (d *Dir) materialise(ctx context.Context, t Tree, name string) error {
+func (d *Dir) materialise(ctx context.Context, t Tree, name string, ids uidmap.IDs) error {
 	img, data, clean, err := d.read(t)
 	defer clean.Run()
 	if err != nil {
@@ -81,7 +86,7 @@ func (d *Dir) materialise(ctx context.Context, t Tree, name string) error {
 		return err
 	}
 	defer root.Close()
-	p := &planter{ctx: ctx, data: data, root: int(root.Fd()), first: map[*index.Inode]string{}, buf: make([]byte, 1<<20)}
+	p := &planter{ctx: ctx, data: data, root: int(root.Fd()), first: map[*index.Inode]string{}, buf: make([]byte, 1<<20), ids: ids}
 	if err := p.dir(p.root, "", img.Root); err != nil {
 		return err
 	}
@@ -131,6 +136,7 @@ type planter struct {
 	tame   bool // as Extract wants it
 	owners bool
 	done   Extracted
+	ids    uidmap.IDs // that a file can have
 }
 
 func (p *planter) dir(fd int, path string, d *index.Inode) error {
@@ -181,6 +187,9 @@ func (p *planter) plant(dir int, parent, name string, n *index.Inode) (err error
 		err = unix.Symlinkat(n.Target, dir, name)
 	default:
 		err = unix.Mknodat(dir, name, nodeType(n.Kind)|0o600, int(deviceNumber(n.Rdev)))
+		if p.mayNot(err) {
+			return nil // a device that nobody there could open
+		}
 	}
 	if err != nil {
 		return named("make", path, err)
@@ -225,15 +234,15 @@ func (p *planter) attributes(fd int, path string, n *index.Inode) error {
 		mode &= 0o777
 	}
 	if !p.tame || p.owners {
-		if err := unix.Fchown(fd, int(n.UID), int(n.GID)); err != nil {
-			return named("change owner", path, err)
+		if err := p.chown(fd, "", path, n); err != nil {
+			return err
 		}
 	}
 	if err := unix.Fchmod(fd, mode); err != nil {
 		return named("change mode", path, err)
 	}
 	for _, x := range p.xattrs(n) {
-		if err := unix.Fsetxattr(fd, x.Name, []byte(x.Value), 0); err != nil {
+		if err := unix.Fsetxattr(fd, x.Name, []byte(x.Value), 0); err != nil && !p.mayNot(err) {
 			return named("set "+x.Name, path, err)
 		}
 	}
@@ -251,8 +260,8 @@ func (p *planter) xattrs(n *index.Inode) []index.Xattr {
 // special does the same for what cannot be opened.
 func (p *planter) special(dir int, name, path string, n *index.Inode) error {
 	if !p.tame || p.owners {
-		if err := unix.Fchownat(dir, name, int(n.UID), int(n.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return named("change owner", path, err)
+		if err := p.chown(dir, name, path, n); err != nil {
+			return err
 		}
 	}
 	if n.Kind != index.Symlink {
@@ -261,11 +270,42 @@ func (p *planter) special(dir int, name, path string, n *index.Inode) error {
 		}
 	}
 	for _, x := range p.xattrs(n) {
-		if err := unix.Lsetxattr(procPath(dir, name), x.Name, []byte(x.Value), 0); err != nil {
+		if err := unix.Lsetxattr(procPath(dir, name), x.Name, []byte(x.Value), 0); err != nil && !p.mayNot(err) {
 			return named("set "+x.Name, path, err)
 		}
 	}
 	return named("set times", path, unix.UtimesNanoAt(dir, name, times(n), unix.AT_SYMLINK_NOFOLLOW))
+}
+
+// mayNot tells an error that comes from being root of a user namespace only.
+func (p *planter) mayNot(err error) bool { return !p.ids.Host() && errors.Is(err, unix.EPERM) }
+
+// chown changes the owner of fd, or of a name in it. Where only one id is to
+// be had, everything stays whose it is.
+func (p *planter) chown(fd int, name, path string, n *index.Inode) error {
+	if p.ids.Sole() {
+		return nil
+	}
+	err := unix.Fchownat(fd, name, int(n.UID), int(n.GID), unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
+	if err == unix.EINVAL && !p.ids.Host() {
+		return &unowned{path, n.UID, n.GID, p.ids.Count()}
+	}
+	return named("change owner", path, err)
+}
+
+// unowned is a file of somebody who does not exist in our user namespace.
+type unowned struct {
+	path     string
+	uid, gid uint32
+	count    uint64
+}
+
+func (e *unowned) Error() string {
+	return fmt.Sprintf("change owner of %.200q to %d:%d: there are %d ids in this user namespace", e.path, e.uid, e.gid, e.count)
+}
+
+func (e *unowned) Hint() string {
+	return "give the user a larger range in /etc/subuid and /etc/subgid"
 }
 
 func times(n *index.Inode) []unix.Timespec {

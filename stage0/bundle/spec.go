@@ -41,6 +41,7 @@ type Host struct {
 	CanRaise     bool   // whether hard limits can be raised (CAP_SYS_RESOURCE)
 	SELinux      bool   // whether SELinux is enabled
 	Labels       Labels // what --security-opt apparmor= and label= depend on
+	Own          *Users // of our own user namespace, if we work for an ordinary user
 	Hosts        []byte // /etc/hosts, used with --net=host
 	ResolvConf   []byte // /etc/resolv.conf, used with --net=host and on networks
 	Networks     bool   // whether a pod can be on the default network without asking

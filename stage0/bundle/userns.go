@@ -194,31 +194,56 @@ func fill(fixed []specs.LinuxIDMapping, start, size uint32) []specs.LinuxIDMappi
 // userns gives the pod its user namespace.
 func (b *builder) userns() error {
 	n, err := ParseUserns(b.Options)
-	if err != nil || n.Host() || b.early {
+	if err != nil {
 		return err
+	}
+	if b.Host.Own != nil {
+		return b.ordinary(n)
+	}
+	if n.Host() || b.early {
+		return nil
 	}
 	u := b.Pod.Users
 	l := b.r.Spec.Linux
 	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	l.UIDMappings, l.GIDMappings = u.UIDs, u.GIDs
+	return b.mapped(u, func(id uint32) string {
+		if n.Auto {
+			return fmt.Sprintf("--userns=auto:size=%d has it", uint64(id)+1)
+		}
+		return "map it with --uidmap and --gidmap"
+	})
+}
+
+// ordinary checks the pod of an ordinary user, which is in the user namespace
+// that was made for gantry.
+func (b *builder) ordinary(n Userns) error {
+	if !n.Host() {
+		return &hinted{
+			fmt.Errorf("a user namespace of the pod's own takes the host's root: no ordinary user can show files with other ids"),
+			"leave it out: without root the pod is in a user namespace already, whose root is you",
+		}
+	}
+	if b.early {
+		return nil
+	}
+	return b.mapped(*b.Host.Own, func(uint32) string {
+		return "give yourself a range in /etc/subuid and /etc/subgid, with newuidmap (package uidmap) installed: 'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER'"
+	})
+}
+
+// mapped wants that the app's user and groups exist in a user namespace.
+func (b *builder) mapped(u Users, mend func(id uint32) string) error {
 	user := b.r.Spec.Process.User
 	if !covers(u.UIDs, user.UID) {
-		return unmapped("user", user.UID, n)
+		return &hinted{fmt.Errorf("user %d is not one of the pod's user namespace", user.UID), mend(user.UID)}
 	}
 	for _, gid := range append([]uint32{user.GID}, user.AdditionalGids...) {
 		if !covers(u.GIDs, gid) {
-			return unmapped("group", gid, n)
+			return &hinted{fmt.Errorf("group %d is not one of the pod's user namespace", gid), mend(gid)}
 		}
 	}
 	return nil
-}
-
-func unmapped(kind string, id uint32, n Userns) error {
-	err := fmt.Errorf("%s %d is not one of the pod's user namespace", kind, id)
-	if n.Auto {
-		return &hinted{err, fmt.Sprintf("--userns=auto:size=%d has it", uint64(id)+1)}
-	}
-	return &hinted{err, "map it with --uidmap and --gidmap"}
 }
 
 // owned adds what shows the pod's own files with the pod's ids.

@@ -35,6 +35,7 @@ type ExecRequest struct {
 	Below map[string]string // groups below those, by v1 controller or by "": where it goes instead
 
 	Libexec, RunDir string
+	Userns          *Userns // ours, if it is not the host's
 
 	Given   bool // Process says itself what it may, not the app; its end is told as shells do
 	Outlive bool // it does not die with its parent
@@ -268,7 +269,7 @@ func childOf(pidfd *os.File) (int, error) {
 }
 
 func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (*birth, error) {
-	o := PlanOptions{Terminal: r.Terminal, Outlive: r.Outlive, Given: r.Given, Preserve: r.Preserve}
+	o := PlanOptions{Terminal: r.Terminal, Outlive: r.Outlive, Given: r.Given, Preserve: r.Preserve, Userns: r.Userns}
 	if r.Terminal {
 		o.Rows, o.Columns = terminalSize(r.Process.ConsoleSize)
 	}

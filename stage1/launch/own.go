@@ -50,7 +50,7 @@ func readMap(name string) ([]specs.LinuxIDMapping, error) {
 // mayLackCgroup tells whether a launch goes on without a group: one of root of
 // a user namespace, to whom nobody gave any.
 func mayLackCgroup(r *Request, err error) bool {
-	if r.Userns == nil {
+	if r.Userns == nil || r.PodDir != "" && len(r.CgroupStrict) > 0 {
 		return false
 	}
 	for _, refused := range []error{unix.EACCES, unix.EPERM, unix.EROFS} {

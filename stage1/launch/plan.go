@@ -251,7 +251,7 @@ func (p *planner) root() error {
 		r.Need = p.topMounts()
 	}
 	if p.o.Root.Tree || r.Upper != "" {
-		r.Options = overlayOptions(p.o.Root.Volatile, ids != nil)
+		r.Options = overlayOptions(p.o.Root.Volatile, ids != nil || p.o.Userns != nil)
 	}
 	p.add(stage1.Step{Root: r})
 	return nil

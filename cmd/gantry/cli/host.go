@@ -27,7 +27,7 @@ which nothing can be launched.`,
 		Example: "  gantry check\n  gantry check --format json",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			e, err := a.env()
+			e, err := a.outside()
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ func (a *app) configCommand() *cobra.Command {
 		Example: "  gantry config --format json",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			e, err := a.env()
+			e, err := a.outside()
 			if err != nil {
 				return err
 			}

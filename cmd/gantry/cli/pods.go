@@ -96,7 +96,7 @@ wait before the app was started, see it removed and no more.`,
   gantry status --wait --format json 5f2c`,
 		Args: exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			e, err := a.env()
+			e, err := a.env(args[0])
 			if err != nil {
 				return err
 			}
@@ -156,7 +156,7 @@ func (a *app) psCommand() *cobra.Command {
 		Aliases: []string{"top"},
 		Args:    exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			e, err := a.env()
+			e, err := a.env(args[0])
 			if err != nil {
 				return err
 			}
@@ -192,7 +192,7 @@ foreground writes straight to its caller's output, so its log is there.`,
   gantry logs -f --timestamps web`,
 		Args: exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			e, err := a.env()
+			e, err := a.env(args[0])
 			if err != nil {
 				return err
 			}
@@ -232,7 +232,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		Example: "  gantry inspect web",
 		Args:    exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			e, err := a.env()
+			e, err := a.env(args[0])
 			if err != nil {
 				return err
 			}
@@ -258,7 +258,7 @@ The command's exit status is gantry's.`,
 		Aliases: []string{"enter"},
 		Args:    rangeArgs(2, -1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			e, err := a.env()
+			e, err := a.env(args[0])
 			if err != nil {
 				return err
 			}
@@ -345,7 +345,7 @@ func (a *app) rmCommand() *cobra.Command {
 // eachPod acts on every argument, prints those that worked and returns all
 // that did not.
 func (a *app) eachPod(ids []string, do func(stage0.Env, string) error) error {
-	e, err := a.env()
+	e, err := a.env(ids...)
 	if err != nil {
 		return err
 	}

@@ -260,7 +260,19 @@ func (a *app) runPreparedCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) env() (stage0.Env, error) {
+// env says where everything is. An ordinary user's gantry goes on from here as
+// root of a user namespace: that of the first pod that is named and runs, else
+// a new one.
+func (a *app) env(pods ...string) (stage0.Env, error) {
+	e, err := a.outside()
+	if err != nil {
+		return e, err
+	}
+	return e, e.BecomeRoot(append(pods, "")[0])
+}
+
+// outside is env for what an ordinary user does without being root of anything.
+func (a *app) outside() (stage0.Env, error) {
 	g := a.globals
 	return stage0.NewEnv(g.dir, g.runDir, g.configPath, g.libexec)
 }

@@ -35,6 +35,9 @@ tag.`,
   gantry sign --key acme.key oci:/srv/web:1`,
 		Args: rangeArgs(1, -1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if _, err := a.env(); err != nil { // before anything is read
+				return err
+			}
 			key, err := a.signingKey(keyFile, passwordFile)
 			if err != nil {
 				return err

@@ -53,7 +53,7 @@ what their owner says.`,
   gantry trust add --prefix registry.example.com/acme/experiments --accept reject`,
 		Args: rangeArgs(0, -1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			e, err := a.env()
+			e, err := a.outside()
 			if err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ func (a *app) trustListCommand() *cobra.Command {
 		Example: "  gantry trust ls",
 		Args:    exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			e, err := a.env()
+			e, err := a.outside()
 			if err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ fetched before. A rule that a package ships is masked, not deleted.`,
   gantry trust rm --prefix registry.example.com/acme --key sha256:4bf2`,
 		Args: exactArgs(0),
 		RunE: func(*cobra.Command, []string) error {
-			e, err := a.env()
+			e, err := a.outside()
 			if err != nil {
 				return err
 			}

@@ -28,6 +28,7 @@ type walk struct {
 	empty  int        // the same of an empty read-only tmpfs, for directories
 	kept   []kept     // mounts of procfs and sysfs in the root
 	proc   *procfs.FS // opened when first needed
+	denied bool       // the user namespace forbids setgroups(2), as one does whose map an ordinary user wrote
 	alone  bool       // descriptors are let go
 }
 

@@ -119,16 +119,6 @@ func newKeyring() error {
 	return err
 }
 
-// groupsDenied tells whether the user namespace forbids setgroups(2), as one
-// does whose map an ordinary user wrote.
-func (w *walk) groupsDenied() bool {
-	if !w.plan.Userns || w.proc == nil {
-		return false
-	}
-	b, err := w.proc.Read("self/setgroups")
-	return err == nil && string(b) == "deny\n"
-}
-
 // user sets groups exactly, then group and user; permitted capabilities are
 // kept for the Caps step.
 func (w *walk) user(u *stage1.User) *stage1.StepError {
@@ -140,7 +130,8 @@ func (w *walk) user(u *stage1.User) *stage1.StepError {
 		first = unsafe.Pointer(&u.Groups[0])
 	}
 	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(u.Groups)), uintptr(first), 0)
-	if errno != 0 && (errno != unix.EPERM || len(u.Groups) > 0 || !w.groupsDenied()) {
+	more := len(u.Groups) > 1 || len(u.Groups) == 1 && u.Groups[0] != u.GID
+	if errno != 0 && (errno != unix.EPERM || more || !w.denied) {
 		return failed("set groups", "", errno)
 	}
 	gid := uintptr(u.GID)
@@ -198,7 +189,12 @@ func (w *walk) keepProc() *stage1.StepError {
 	if !w.plan.Userns {
 		return nil
 	}
-	_, err := w.openProc()
+	p, err := w.openProc()
+	if err == nil {
+		// Asked now: by the time groups are set nothing is open any more.
+		b, rerr := p.Read("self/setgroups")
+		w.denied = rerr == nil && string(b) == "deny\n"
+	}
 	return failed("open procfs", "", err)
 }
 
