@@ -16,6 +16,7 @@ import (
 
 	"github.com/gantryrun/gantry/cgroups"
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -279,7 +280,15 @@ func (e Env) removePod(ctx context.Context, p *pod.Pod, force bool) error {
 		}
 		return ignoreGone(err)
 	}
-	return e.destroy(p)
+	err = e.destroy(p)
+	var stuck *network.Stuck
+	if force && errors.As(err, &stuck) {
+		if err := network.Forget(p.Path()); err != nil {
+			return err
+		}
+		err = e.destroy(p)
+	}
+	return err
 }
 
 // busyPatience is how long a removal waits for who has the pod: longer than

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -50,6 +51,12 @@ func (e Env) sweepCrashed(p *pod.Pod) (bool, error) {
 		return false, nil // its supervisor moved it after all
 	}
 	rt, err := e.release(p)
+	var stuck *network.Stuck
+	if errors.As(err, &stuck) {
+		// A plugin that does not answer is asked again by who removes the pod, and
+		// not by everybody who comes by.
+		return true, p.Move(pod.Exited)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -69,7 +76,7 @@ func (e Env) release(p *pod.Pod) (stage1.Runtime, error) {
 		return rt, err // a newer gantry made more than this one could find
 	}
 	if err != nil {
-		return rt, nil // nothing was recorded, or a power cut took it: nothing is there
+		rt.Cgroups = nil // nothing was recorded, or a power cut took it: nothing is there
 	}
 	dirs := slices.DeleteFunc(slices.Clone(rt.Cgroups), func(d string) bool { return !ours(d, p.UUID) })
 	if err := cgroups.KillAll(dirs); err != nil {
@@ -197,6 +204,9 @@ func gc(ctx context.Context, e Env, o GCOptions) (GCReport, error) {
 		return r, err
 	}
 	if _, err := e.volumes().Sweep(); err != nil {
+		r.Problems = append(r.Problems, err.Error())
+	}
+	if err := e.networks().CollectPlugged(ctx); err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
 	if err := e.networks().Collect(); err != nil {

@@ -113,7 +113,9 @@ func TestLoad(t *testing.T) {
 		}
 		return path
 	}
-	list := func(name, plugin string) string { return `{"name":"` + name + `","plugins":[{"type":"` + plugin + `"}]}` }
+	list := func(name, plugin string) string {
+		return `{"name":"` + name + `","plugins":[{"type":"` + plugin + `"}]}`
+	}
 	write("usr/lan.conflist", list("lan", "vendor"))
 	write("usr/gone.conflist", list("gone", "vendor"))
 	want := write("etc/lan.conflist", list("lan", "admin"))
@@ -151,8 +153,11 @@ func TestLoad(t *testing.T) {
 	if _, err := Find(all, "broken"); err == nil || errors.Is(err, ErrNotFound) {
 		t.Errorf("a broken file is no missing one: %v", err)
 	}
-	if _, err := Find(all, "gone"); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "60-nonsense.conflist: line 1") {
-		t.Errorf("masked; and a file without a readable name may have been it: %v", err)
+	if _, err := Find(all, "gone"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("masked: %v", err)
+	}
+	if err := Broken(all); err == nil || !strings.Contains(err.Error(), "60-nonsense.conflist: line 1") || strings.Contains(err.Error(), "50-broken") {
+		t.Errorf("a file without a readable name may be any network: %v", err)
 	}
 }
 

@@ -63,19 +63,23 @@ func Load(layers, shared []string, read Read) ([]File, error) {
 // Find is the list of a name among those Load read. A file of that name which
 // is broken is the answer, too: another must not silently take its place.
 func Find(all []File, name string) (List, error) {
-	var broken []error
 	for _, f := range all {
 		if f.Name == name {
 			return f.List, f.Problem
 		}
-		if f.Name == "" && f.Problem != nil {
+	}
+	return List{}, ErrNotFound
+}
+
+// Broken is what is wrong with files that do not even tell their name.
+func Broken(all []File) error {
+	var broken []error
+	for _, f := range all {
+		if f.Name == "" {
 			broken = append(broken, f.Problem)
 		}
 	}
-	if len(broken) > 0 {
-		return List{}, fmt.Errorf("%w; and what cannot be read may have: %w", ErrNotFound, errors.Join(broken...))
-	}
-	return List{}, ErrNotFound
+	return errors.Join(broken...)
 }
 
 func load(path string, read Read) (File, bool) {

@@ -34,8 +34,8 @@ type Attachment struct {
 	IfName  string          `json:"ifName"`
 	// NetNS is a path of the namespace: for CHECK the one ADD was told, because
 	// plugins compare; for DEL "" when it is gone.
-	NetNS string `json:"netns,omitempty"`
-	Args    [][2]string     `json:"args,omitempty"` // CNI_ARGS
+	NetNS string      `json:"netns,omitempty"`
+	Args  [][2]string `json:"args,omitempty"` // CNI_ARGS
 	// Capabilities are what is passed to the plugins that declare them.
 	Capabilities Capabilities  `json:"capabilities,omitzero"`
 	Path         []string      `json:"path"`            // directories of plugins
@@ -108,7 +108,6 @@ type Request struct {
 type Answer struct {
 	Result   *Result             `json:"result,omitempty"`   // of ADD
 	Versions map[string][]string `json:"versions,omitempty"` // of VERSION, by plugin
-	Notes    []string            `json:"notes,omitempty"`    // what went wrong on the way
 	Error    *PluginError        `json:"error,omitempty"`
 }
 

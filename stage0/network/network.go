@@ -29,11 +29,8 @@ import (
 )
 
 // ConfigDir is the subdirectory of every layer of the configuration with the
-// networks, and SharedDir where other programs keep theirs.
-const (
-	ConfigDir = "net.d"
-	SharedDir = "/etc/cni/net.d"
-)
+// networks.
+const ConfigDir = "net.d"
 
 // Env is what networks need of an installation.
 type Env struct {
@@ -57,11 +54,18 @@ type Network struct {
 
 // NotFound is returned for a network nobody describes.
 type NotFound struct {
-	Name  string
-	Known []string
+	Name   string
+	Known  []string
+	Broken error // files that may describe it, and cannot be read
 }
 
-func (n *NotFound) Error() string { return fmt.Sprintf("there is no network %q", n.Name) }
+func (n *NotFound) Error() string {
+	text := fmt.Sprintf("there is no network %q", n.Name)
+	if n.Broken != nil {
+		text += fmt.Sprintf(", unless it is in a file that cannot be read: %v", n.Broken)
+	}
+	return text
+}
 
 // Hint says which there are.
 func (n *NotFound) Hint() string {
@@ -101,7 +105,7 @@ func (e Env) find(files []cni.File, name string) (Network, error) {
 		}
 	}
 	slices.Sort(known)
-	return Network{}, &NotFound{name, known}
+	return Network{}, &NotFound{name, known, cni.Broken(files)}
 }
 
 // List returns every network that can be read, the built-in one among them, and
@@ -151,7 +155,11 @@ func (e Env) files() ([]cni.File, error) {
 	for _, dir := range e.Config {
 		layers = append(layers, filepath.Join(dir, ConfigDir))
 	}
-	return cni.Load(layers, []string{SharedDir}, read)
+	plugins, err := ReadPlugins(e.Config)
+	if err != nil {
+		return nil, err
+	}
+	return cni.Load(layers, plugins.Lists, read)
 }
 
 // read believes a file of root's that nobody else can write.

@@ -40,6 +40,7 @@ type Placed struct {
 	record   Record
 	ports    *publish.Ports
 	used     []netip.Addr // of its addresses, those that were another pod's before
+	plugs    []Plugged    // its places on networks of plugins
 }
 
 // Place chooses everything a pod has on its networks, and records it. The undo
@@ -88,12 +89,12 @@ func (p *Placed) bind() (*publish.Ports, error) {
 func (p *Placed) place(n Network, j network.Join, u *undo.Stack) (Attachment, error) {
 	a := Attachment{Network: n.Name, Interface: j.Interface, MAC: j.MAC}
 	if n.Bridge == nil {
-		return a, fmt.Errorf("it is made of the plugins %s: they are not supported yet", strings.Join(n.List.Types(), ", "))
+		return p.plugged(n, j)
 	}
 	if len(j.Args) > 0 {
 		return a, fmt.Errorf("%s=%s: it has no such option: ip, ip6, mac, alias and interface are those of a network of gantry's own", j.Args[0][0], j.Args[0][1])
 	}
-	a.Bridge, a.Names = n.Bridge.Bridge, unique(append(slices.Clone(p.pod.Names), j.Aliases...))
+	a.Bridge, a.Names = n.Bridge.Bridge, p.names(j)
 	for _, asked := range j.Addresses {
 		if !n.Bridge.Has(asked.Is6()) {
 			return a, fmt.Errorf("ip=%s: it has no addresses of that family", asked)
@@ -133,6 +134,11 @@ func (p *Placed) lease(n Network, s network.Subnet, j network.Join) (netip.Addr,
 	return leases.Next(lease.Range{First: s.First, Last: s.Last, Not: []netip.Addr{s.Gateway}}, p.pod.UUID)
 }
 
+// names are those by which others on a network reach the pod.
+func (p *Placed) names(j network.Join) []string {
+	return unique(append(slices.Clone(p.pod.Names), j.Aliases...))
+}
+
 func unique(names []string) []string {
 	var out []string
 	for _, n := range names {
@@ -162,6 +168,7 @@ func (p *Placed) Attach(ctx context.Context, ns *os.File) (*launch.Attached, err
 	}()
 	err := p.interfaces(ctx, ns)
 	if err == nil {
+		u.Push(func() { p.unplug(ns) })
 		err = p.join(&u)
 	}
 	if rerr := <-rules; err == nil {
@@ -174,6 +181,9 @@ func (p *Placed) Attach(ctx context.Context, ns *os.File) (*launch.Attached, err
 		return nil, err
 	}
 	a := &launch.Attached{Unlink: p.unlink(), Hosts: p.hosts()}
+	if len(p.plugs) > 0 {
+		a.Release = Unpluggers(p.env.Libexec, p.pod.Dir)
+	}
 	if table != nil {
 		a.Table, a.Drop = table, t.Drop()
 	}
@@ -202,12 +212,30 @@ func (p *Placed) AttachIfPossible(note func(error)) func(context.Context, *os.Fi
 	}
 }
 
+// interfaces attaches the networks; those of plugins first when the first is
+// one, which then has the way out.
 func (p *Placed) interfaces(ctx context.Context, ns *os.File) error {
+	if p.networks[0].Bridge == nil {
+		if err := p.plug(ctx, ns); err != nil {
+			return err
+		}
+		return p.bridges(ctx, ns)
+	}
+	if err := p.bridges(ctx, ns); err != nil {
+		return err
+	}
+	return p.plug(ctx, ns)
+}
+
+func (p *Placed) bridges(ctx context.Context, ns *os.File) error {
 	for i, a := range p.record.Attachments {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		b := p.networks[i].Bridge
+		if b == nil {
+			continue
+		}
 		var gateways []netip.Prefix
 		for _, s := range b.Subnets {
 			gateways = append(gateways, s.Prefix(s.Gateway))
@@ -258,6 +286,9 @@ func (p *Placed) table() nft.Table {
 	t := nft.Table{Name: "gantry-" + strings.ReplaceAll(p.pod.UUID, "-", "")[:12], Ports: p.record.Ports}
 	for i, a := range p.record.Attachments {
 		b := p.networks[i].Bridge
+		if b == nil {
+			continue // its plugins have rules of their own
+		}
 		t.Attachments = append(t.Attachments, nft.Attachment{
 			Bridge: b.Bridge, Addresses: a.Addresses, Masquerade: !b.Internal, Internal: b.Internal, Open: b.Open,
 		})
@@ -265,9 +296,12 @@ func (p *Placed) table() nft.Table {
 	return t
 }
 
-// rules makes the pod's table. What the kernel knows of addresses that were
-// somebody else's is forgotten first.
+// rules makes the pod's table, if it needs one. What the kernel knows of
+// addresses that were somebody else's is forgotten first.
 func (p *Placed) rules(t nft.Table) (*os.File, error) {
+	if len(t.Attachments) == 0 {
+		return nil, nil
+	}
 	if err := nft.Forget(p.used...); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package network
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/gantryrun/gantry/internal/neighbours"
 	"github.com/gantryrun/gantry/netns/bridge"
+	"github.com/gantryrun/gantry/netns/cni"
 	"github.com/gantryrun/gantry/netns/network"
 )
 
@@ -37,8 +39,9 @@ type Attachment struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Gateways  []netip.Addr   `json:"gateways,omitempty"`
 	MAC       string         `json:"mac,omitempty"`
-	Names     []string       `json:"names,omitempty"`  // by which others on the network reach it
-	Bridge    string         `json:"bridge,omitempty"` // of the host
+	Names     []string       `json:"names,omitempty"`   // by which others on the network reach it
+	Bridge    string         `json:"bridge,omitempty"`  // of the host
+	Plugins   []string       `json:"plugins,omitempty"` // of a network others describe
 }
 
 // ReadRecord reads that of a pod's directory. fs.ErrNotExist means that the pod
@@ -87,17 +90,33 @@ func (e Env) Release(podDir, uuid string) error {
 	for _, a := range r.Attachments {
 		err = errors.Join(err, e.leave(a, uuid))
 	}
+	if perr := Unplug(context.Background(), e.Libexec, podDir, nil); perr != nil {
+		err = errors.Join(err, &Stuck{perr})
+	}
 	return err
 }
 
+// Stuck is returned when everything was given back but what plugins of others
+// hold: they can be asked again, by the pod's record.
+type Stuck struct{ Err error }
+
+func (s *Stuck) Error() string { return s.Err.Error() }
+
+// Hint says how it goes on.
+func (s *Stuck) Hint() string {
+	return "what the pod's plugins need is kept: mend it and try again, or 'gantry rm --force' forgets the pod, and what they hold"
+}
+
+// Forget gives up what plugins of others hold for a pod.
+func Forget(podDir string) error { return os.Remove(filepath.Join(podDir, cni.RecordFile)) }
+
 // leave takes a pod off a network.
 func (e Env) leave(a Attachment, uuid string) error {
-	if a.Bridge == "" {
-		return nil // gantry-net's
-	}
 	var err error
 	for _, p := range a.Addresses {
-		err = errors.Join(err, e.leases(a.Network).Free(p.Addr(), uuid))
+		if a.Bridge != "" {
+			err = errors.Join(err, e.leases(a.Network).Free(p.Addr(), uuid))
+		}
 	}
 	member := filepath.Join(e.members(a.Network), uuid)
 	if rerr := os.Remove(member); rerr != nil {

@@ -95,8 +95,7 @@ func arguments(c cni.Capabilities) map[string]any {
 }
 
 // add attaches a pod. The first of a network asks the plugins whether they are
-// ready. What a failed ADD left is taken back at once, as the specification
-// wants.
+// ready. What a failed ADD left is the caller's to take back, by DEL.
 func (c *call) add(ctx context.Context, q cni.Request) (cni.Answer, error) {
 	unlock, err := c.lock(unix.LOCK_SH)
 	if err != nil {
@@ -115,6 +114,9 @@ func (c *call) add(ctx context.Context, q cni.Request) (cni.Answer, error) {
 			return cni.Answer{}, err
 		}
 	}
+	if err := c.used(); err != nil {
+		return cni.Answer{}, err
+	}
 	rt := c.runtime(q.On.NetNS)
 	got, err := c.lib.AddNetworkList(ctx, c.list, rt)
 	var result *cni.Result
@@ -124,13 +126,7 @@ func (c *call) add(ctx context.Context, q cni.Request) (cni.Answer, error) {
 	if err == nil {
 		return cni.Answer{Result: result}, nil
 	}
-	explained := c.explain(err)
-	a := cni.Answer{}
-	// Though who asked may have gone.
-	if err := c.del(context.WithoutCancel(ctx), q.On.NetNS); err != nil {
-		a.Notes = append(a.Notes, c.explain(err).Error())
-	}
-	return a, explained
+	return cni.Answer{}, err
 }
 
 // current translates a result of whatever version to the newest.
@@ -234,6 +230,16 @@ func (c *call) inUse() bool {
 		}
 	}
 	return false
+}
+
+// used leaves word for who collects that a pod was on the network.
+func (c *call) used() error {
+	dir := filepath.Join(c.on.Cache, "used")
+	err := os.Mkdir(dir, 0o700)
+	if err == nil || errors.Is(err, os.ErrExist) {
+		err = os.WriteFile(filepath.Join(dir, c.list.Name), nil, 0o600)
+	}
+	return err
 }
 
 // lock keeps attaching and collecting apart.

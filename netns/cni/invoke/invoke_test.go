@@ -197,7 +197,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestFailures is what plugins do wrong, and that what they left is taken back.
+// TestFailures is what plugins do wrong, and that what they left can be taken back.
 func TestFailures(t *testing.T) {
 	for _, c := range []struct{ name, script, kind, want string }{
 		{"its own error", `echo '{"cniVersion":"1.0.0","code":101,"msg":"no bridge","details":"br9: not found"}'; exit 1`, "", "plugin bad: ADD: no bridge (code 101): br9: not found"},
@@ -217,7 +217,11 @@ func TestFailures(t *testing.T) {
 			if a.Error == nil || a.Error.Error() != c.want || a.Error.Kind != c.kind {
 				t.Errorf("%+v\nwant %s", a.Error, c.want)
 			}
-			f.want(f.log(), "good ADD p1 eth0 [/n]", "bad ADD p1 eth0 [/n]", "bad DEL p1 eth0 [/n]", "good DEL p1 eth0 [/n]")
+			f.want(f.log(), "good ADD p1 eth0 [/n]", "bad ADD p1 eth0 [/n]")
+			if a := f.do(cni.Del, on, "/n"); a.Error != nil {
+				t.Errorf("DEL of what was left: %v", a.Error)
+			}
+			f.want(f.log(), "bad DEL p1 eth0 [/n]", "good DEL p1 eth0 [/n]")
 		})
 	}
 }

@@ -32,8 +32,9 @@ func (s *supervisor) release() {
 			_ = unix.Close(fd)
 		}
 	}
-	if len(s.Release) > 0 {
-		s.runRelease()
+	if len(s.Release) > 0 && !s.runRelease() && s.Remove {
+		s.Remove = false // its directory has what the next gantry needs to try again
+		s.record()
 	}
 	for _, name := range s.Unlink {
 		_ = unix.Unlink(name) //nolint:forbidigo // ours, below the run directory
@@ -52,9 +53,9 @@ func (s *supervisor) release() {
 }
 
 // runRelease runs the program and waits for it; its standard input is the
-// namespace. It bounds its own time, and what it leaves undone is done by the
-// next gantry.
-func (s *supervisor) runRelease() {
+// namespace. It bounds its own time, and says whether it is done: what it leaves
+// the next gantry does.
+func (s *supervisor) runRelease() bool {
 	namespace := ^uintptr(0)
 	if len(s.Held) > 0 {
 		namespace = uintptr(s.Held[0])
@@ -64,11 +65,12 @@ func (s *supervisor) runRelease() {
 		Files: []uintptr{namespace, 2, 2},
 	})
 	if err != nil {
-		return
+		return false
 	}
 	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+			return err == nil && status.Exited() && status.ExitStatus() == 0
 		}
 	}
 }
