@@ -58,6 +58,7 @@ func (a *app) commands() []entry {
 		{"volume", "images", a.volumeCommand},
 		{"trust", "trust", a.trustCommand},
 		{"sign", "trust", a.signCommand},
+		{"network", "networks", a.networkCommand},
 		{"check", "host", a.checkCommand},
 		{"config", "host", a.configCommand},
 		{"version", "host", a.versionCommand},
@@ -114,6 +115,7 @@ func (a *app) root(only string) *cobra.Command {
 		&cobra.Group{ID: "pods", Title: "Pods:"},
 		&cobra.Group{ID: "images", Title: "Images:"},
 		&cobra.Group{ID: "trust", Title: "Trust:"},
+		&cobra.Group{ID: "networks", Title: "Networks:"},
 		&cobra.Group{ID: "host", Title: "This host:"},
 	)
 	all := a.commands()
