@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 . tests/setup/tools.sh
 
 tiers=("$@")
-((${#tiers[@]})) || tiers=(check unit script functional hostile interop engines readme vm)
+((${#tiers[@]})) || tiers=(check unit script functional hostile interop networks engines readme vm)
 
 export GOFLAGS=-mod=readonly GOTOOLCHAIN=local GOMAXPROCS=${GOMAXPROCS:-$(nproc)}
 export PATH=$cache/bin:$PATH
@@ -66,7 +66,7 @@ ended() {
 }
 
 # Packages whose tests are tiers of their own.
-own='/tests/(script|functional|hostile|interop|engines|readme)$'
+own='/tests/(script|functional|hostile|interop|networks|engines|readme)$'
 
 tier_check() {
 	tools_lint || { skip linters "the linters could not be built"; return; }
@@ -112,6 +112,11 @@ tier_interop() {
 	apt_need skopeo umoci || skip interop "skopeo and umoci could not be installed"
 	tools_interop || skip cosign "cosign could not be built"
 	go_test 15 ./tests/interop
+}
+
+tier_networks() {
+	tools_networks || skip "CNI plugins" "they could not be installed or built"
+	go_test 10 ./tests/networks
 }
 
 tier_engines() {

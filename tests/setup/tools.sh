@@ -41,6 +41,24 @@ tools_engines() {
 	export PATH=$cache/crictl-$from:$PATH
 }
 
+# tools_networks installs Debian's CNI plugins, builds the newest and cnitool into
+# the cache, and names their directory in GANTRY_TEST_CNI.
+tools_networks() {
+	apt_need containernetworking-plugins iptables nftables iproute2 busybox-static || return 1
+	local plugins=github.com/containernetworking/plugins/plugins from=v1.10.0 tool=v1.3.1 p
+	local dir=$cache/cni-$from-$tool
+	if [ ! -d "$dir" ]; then
+		echo "setup: building CNI plugins $from, once"
+		rm -rf "$dir.new" && mkdir -p "$dir.new"
+		for p in main/bridge main/ptp main/macvlan main/loopback ipam/host-local ipam/static meta/portmap meta/firewall meta/tuning meta/bandwidth; do
+			GOFLAGS= CGO_ENABLED=0 GOBIN=$dir.new go install -trimpath -ldflags '-s -w' "$plugins/$p@$from" </dev/null || return 1
+		done
+		GOFLAGS= CGO_ENABLED=0 GOBIN=$dir.new go install -trimpath -ldflags '-s -w' "github.com/containernetworking/cni/cnitool@$tool" </dev/null || return 1
+		mv "$dir.new" "$dir"
+	fi
+	export GANTRY_TEST_CNI=$dir
+}
+
 # tools_conformance builds the validation programs of runtime-tools and sets
 # conformance_suite to their directory. The release is older than Go modules, so
 # what it is built with is written in a module of its own.
