@@ -31,7 +31,7 @@ func check(e Env) []CheckItem {
 	var out []CheckItem
 	for _, item := range []func(Env) CheckItem{
 		checkRoot, checkKernel, checkArchitecture, checkCgroups, checkControllers, checkCgroupKill,
-		checkOverlay, checkErofs, checkLoop, checkVerity, checkSeccomp, checkUserNamespaces, checkMappedIDs,
+		checkOverlay, checkErofs, checkLoop, checkVerity, checkQuota, checkSeccomp, checkUserNamespaces, checkMappedIDs,
 		checkLandlock, checkModules, checkResource, checkNftables, checkFirewall,
 		checkLibexec, checkSeccompCompiler, checkDir, checkPolicy, checkClock,
 	} {

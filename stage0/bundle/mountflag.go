@@ -172,7 +172,7 @@ func (f *mountFlag) toggle(key, value string, has bool) error {
 	if !ok {
 		return fmt.Errorf("%q is not a key of --mount", key)
 	}
-	word := ""
+	var word string
 	switch {
 	case !has || value == "true" || value == "1":
 		word = words[0]

@@ -137,6 +137,17 @@ func limit(dir *os.File, s settings) (uint32, error) {
 	return id, quotactl(dir, setQuota, id, &q)
 }
 
+// Limits says why volumes of a directory cannot have limits, nil if they can.
+func Limits(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = freeProject(f)
+	return err
+}
+
 // freeProject draws a project id that has neither limits nor files. Numbers
 // are not kept in a list: of two billion, two draws are not the same.
 func freeProject(dir *os.File) (uint32, error) {
