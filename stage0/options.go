@@ -58,7 +58,8 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 	if host.From, err = e.sharedMounts(o.VolumesFrom); err != nil {
 		return nil, err
 	}
-	host.Networks = host.Networks && !e.networks().Masked()
+	able, masked := host.Networks, e.networks().Masked()
+	host.Networks = able && !masked
 	if e.user != nil {
 		host.Own = &bundle.Users{UIDs: e.user.UIDs, GIDs: e.user.GIDs}
 	}
@@ -71,6 +72,9 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 	}
 	if err := checkPropagation(res.Spec.Mounts); err != nil {
 		return nil, err
+	}
+	if len(o.Net) == 0 && res.Network.Kind == netspec.None && !able && !masked && o.Notes != nil {
+		o.Notes("the pod has no network but its loopback: networks need CAP_NET_ADMIN and CAP_SYS_ADMIN here (--net=none says that this is meant)")
 	}
 	s := &sound{host: host, network: res.Network, fallback: res.Fallback}
 	s.seccomp, err = profile(res) // by the bounding set, which no image changes

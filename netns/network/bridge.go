@@ -141,6 +141,13 @@ func bounds(p netip.Prefix) (first, last netip.Addr) {
 // Prefix is an address with the length of its subnet.
 func (s Subnet) Prefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, s.Subnet.Bits()) }
 
+// Gives tells whether a pod may have an address of the subnet, also one beyond
+// the range that is given from.
+func (s Subnet) Gives(a netip.Addr) bool {
+	first, last := bounds(s.Subnet)
+	return s.Subnet.Contains(a) && !a.Less(first) && !last.Less(a) && a != s.Gateway
+}
+
 // Has tells whether the network has addresses of a family.
 func (b Bridge) Has(six bool) bool {
 	return slices.ContainsFunc(b.Subnets, func(s Subnet) bool { return s.Subnet.Addr().Is6() == six })

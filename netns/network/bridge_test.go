@@ -4,6 +4,7 @@ package network
 
 import (
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -52,6 +53,23 @@ func TestBridgesThatAreRefused(t *testing.T) {
 		b, err := ParseBridge("back", []byte(in))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v (%+v), want %s", in, err, b, want)
+		}
+	}
+}
+
+func TestAddressesAPodMayHave(t *testing.T) {
+	b, err := ParseBridge("back", []byte(`{"subnets":[{"subnet":"10.1.0.0/29","rangeStart":"10.1.0.4"},{"subnet":"fd01::/64"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]bool{
+		"10.1.0.0": false, "10.1.0.1": false, "10.1.0.2": true, "10.1.0.6": true, "10.1.0.7": false, "10.1.0.8": false,
+		"fd01::": false, "fd01::1": false, "fd01::2": true, "fd01::ffff:ffff:ffff:ffff": true, "fd01:0:0:1::2": false,
+	} {
+		a := netip.MustParseAddr(in)
+		got := b.Subnets[0].Gives(a) || b.Subnets[1].Gives(a)
+		if got != want {
+			t.Errorf("%s is given: %t", in, got)
 		}
 	}
 }

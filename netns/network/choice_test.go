@@ -15,29 +15,29 @@ func TestChoicesOfPodmanAndOurs(t *testing.T) {
 		s    Shorthand
 		want string
 	}{
-		{want: `{"kind":0}`},
-		{in: "none", want: `{"kind":1}`},
-		{in: "host", want: `{"kind":2}`},
-		{in: "pod:web", want: `{"kind":3,"name":"web"}`},
-		{in: "container:web", want: `{"kind":3,"name":"web"}`},
-		{in: "ns:/run/netns/a:b", want: `{"kind":4,"name":"/run/netns/a:b"}`},
-		{in: "bridge", want: `{"kind":5,"joins":[{"network":"default","interface":"eth0"}]}`},
-		{in: "private", want: `{"kind":5,"joins":[{"network":"default","interface":"eth0"}]}`},
-		{in: "back,front", want: `{"kind":5,"joins":[{"network":"back","interface":"eth0"},{"network":"front","interface":"eth1"}]}`},
-		{in: "back front", want: `{"kind":5,"joins":[{"network":"back","interface":"eth0"},{"network":"front","interface":"eth1"}]}`},
+		{want: `{"kind":""}`},
+		{in: "none", want: `{"kind":"none"}`},
+		{in: "host", want: `{"kind":"host"}`},
+		{in: "pod:web", want: `{"kind":"pod","name":"web"}`},
+		{in: "container:web", want: `{"kind":"pod","name":"web"}`},
+		{in: "ns:/run/netns/a:b", want: `{"kind":"ns","name":"/run/netns/a:b"}`},
+		{in: "bridge", want: `{"kind":"named","joins":[{"network":"default","interface":"eth0"}]}`},
+		{in: "private", want: `{"kind":"named","joins":[{"network":"default","interface":"eth0"}]}`},
+		{in: "back,front", want: `{"kind":"named","joins":[{"network":"back","interface":"eth0"},{"network":"front","interface":"eth1"}]}`},
+		{in: "back front", want: `{"kind":"named","joins":[{"network":"back","interface":"eth0"},{"network":"front","interface":"eth1"}]}`},
 		{
 			in:   "back:ip=10.1.0.9,ip6=fd01::9,mac=92-D0-C6-0A-29-33,alias=db,alias=store,front:interface_name=lan0",
-			want: `{"kind":5,"joins":[{"network":"back","interface":"eth0","addresses":["10.1.0.9","fd01::9"],"mac":"92:d0:c6:0a:29:33","aliases":["db","store"]},{"network":"front","interface":"lan0"}]}`,
+			want: `{"kind":"named","joins":[{"network":"back","interface":"eth0","addresses":["10.1.0.9","fd01::9"],"mac":"92:d0:c6:0a:29:33","aliases":["db","store"]},{"network":"front","interface":"lan0"}]}`,
 		},
-		{in: "a:interface=eth0 b", want: `{"kind":5,"joins":[{"network":"a","interface":"eth0"},{"network":"b","interface":"eth1"}]}`},
-		{in: "a b:interface=eth0", want: `{"kind":5,"joins":[{"network":"a","interface":"eth1"},{"network":"b","interface":"eth0"}]}`},
-		{in: "a:ip=::ffff:10.1.0.9", want: `{"kind":5,"joins":[{"network":"a","interface":"eth0","addresses":["10.1.0.9"]}]}`},
-		{in: "cali:IP6=fd01::9,K=V", want: `{"kind":5,"joins":[{"network":"cali","interface":"eth0","args":[["IP6","fd01::9"],["K","V"]]}]}`},
+		{in: "a:interface=eth0 b", want: `{"kind":"named","joins":[{"network":"a","interface":"eth0"},{"network":"b","interface":"eth1"}]}`},
+		{in: "a b:interface=eth0", want: `{"kind":"named","joins":[{"network":"a","interface":"eth1"},{"network":"b","interface":"eth0"}]}`},
+		{in: "a:ip=::ffff:10.1.0.9", want: `{"kind":"named","joins":[{"network":"a","interface":"eth0","addresses":["10.1.0.9"]}]}`},
+		{in: "cali:IP6=fd01::9,K=V", want: `{"kind":"named","joins":[{"network":"cali","interface":"eth0","args":[["IP6","fd01::9"],["K","V"]]}]}`},
 		{
 			s:    Shorthand{IP: "10.1.0.9", IP6: "fd01::9", MAC: "92:d0:c6:0a:29:33", Aliases: []string{"db"}},
-			want: `{"kind":5,"joins":[{"network":"default","interface":"eth0","addresses":["10.1.0.9","fd01::9"],"mac":"92:d0:c6:0a:29:33","aliases":["db"]}]}`,
+			want: `{"kind":"named","joins":[{"network":"default","interface":"eth0","addresses":["10.1.0.9","fd01::9"],"mac":"92:d0:c6:0a:29:33","aliases":["db"]}]}`,
 		},
-		{in: "back", s: Shorthand{Aliases: []string{"db", "store"}}, want: `{"kind":5,"joins":[{"network":"back","interface":"eth0","aliases":["db","store"]}]}`},
+		{in: "back", s: Shorthand{Aliases: []string{"db", "store"}}, want: `{"kind":"named","joins":[{"network":"back","interface":"eth0","aliases":["db","store"]}]}`},
 	} {
 		got, err := ParseChoice(strings.Fields(c.in), c.s)
 		if err != nil {

@@ -11,20 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hinted is an error with a next step.
-type Hinted struct {
-	Err  error
-	hint string
-}
-
-func (h *Hinted) Error() string { return h.Err.Error() }
-
-// Unwrap returns the cause.
-func (h *Hinted) Unwrap() error { return h.Err }
-
-// Hint says what to do.
-func (h *Hinted) Hint() string { return h.hint }
-
 // OpenPath opens a network namespace that somebody made a file for.
 func OpenPath(path string) (*os.File, error) {
 	f, err := open(path)
@@ -33,7 +19,7 @@ func OpenPath(path string) (*os.File, error) {
 	}
 	err = fmt.Errorf("open network namespace: %w", err)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Hinted{err, "'ip netns add NAME' makes /run/netns/NAME"}
+		return nil, &hinted{err, "'ip netns add NAME' makes /run/netns/NAME"}
 	}
 	return nil, err
 }

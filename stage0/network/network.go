@@ -91,7 +91,14 @@ func (e Env) find(files []cni.File, name string) (Network, error) {
 		return e.fromList(list)
 	case !errors.Is(err, cni.ErrNotFound):
 		return Network{}, err
-	case name == network.DefaultName && !e.Masked():
+	}
+	// What cannot be read does not say its name but by the file's.
+	for _, f := range files {
+		if f.Name == "" && f.Problem != nil && strings.TrimSuffix(filepath.Base(f.File), filepath.Ext(f.File)) == name {
+			return Network{}, f.Problem
+		}
+	}
+	if name == network.DefaultName && !e.Masked() {
 		b, err := e.defaultBridge()
 		return Network{Name: name, Bridge: &b}, err
 	}

@@ -126,12 +126,13 @@ func (p *Placed) lease(n Network, s network.Subnet, j network.Join) (netip.Addr,
 		if asked.Is6() != s.Subnet.Addr().Is6() {
 			continue
 		}
-		if !s.Subnet.Contains(asked) || asked == s.Gateway || asked == s.Subnet.Addr() {
+		if !s.Gives(asked) {
 			return netip.Addr{}, fmt.Errorf("ip=%s: it is not an address of %s for a pod (the gateway is %s)", asked, s.Subnet, s.Gateway)
 		}
-		return asked, leases.This(asked, p.pod.UUID)
+		return asked, advise(leases.This(asked, p.pod.UUID), n.Name)
 	}
-	return leases.Next(lease.Range{First: s.First, Last: s.Last, Not: []netip.Addr{s.Gateway}}, p.pod.UUID)
+	a, err := leases.Next(lease.Range{First: s.First, Last: s.Last, Not: []netip.Addr{s.Gateway}}, p.pod.UUID)
+	return a, advise(err, n.Name)
 }
 
 // names are those by which others on a network reach the pod.
