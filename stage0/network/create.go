@@ -90,6 +90,9 @@ func (e Env) Create(name string, s Settings) error {
 	if err != nil {
 		return err
 	}
+	if err := e.bridgeIsFree(name, b.Bridge); err != nil {
+		return err
+	}
 	labels, err := s.labels()
 	if err != nil {
 		return err
@@ -98,6 +101,20 @@ func (e Env) Create(name string, s Settings) error {
 		CNIVersion: "1.1.0", Name: name, Plugins: []network.Bridge{b},
 		Gantry: Made{Created: time.Now().UTC().Truncate(time.Second), Labels: labels},
 	})
+}
+
+// bridgeIsFree keeps two networks from one interface.
+func (e Env) bridgeIsFree(name, bridge string) error {
+	all, _, err := e.List()
+	if err != nil || bridge == "" {
+		return err // named after the network, which no other is
+	}
+	for _, n := range all {
+		if n.Name != name && n.Bridge != nil && n.Bridge.Bridge == bridge {
+			return fmt.Errorf("--interface-name %s: the network %s has the bridge %s", bridge, n.Name, bridge)
+		}
+	}
+	return nil
 }
 
 // top is the directory that create writes to.
