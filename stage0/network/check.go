@@ -4,10 +4,8 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -97,11 +95,10 @@ func (e Env) attached(ctx context.Context, n Network, dir string) (bool, error) 
 		if !on {
 			return false, nil
 		}
-		_, err = os.Stat(filepath.Join("/sys/class/net", n.Bridge.Bridge, "bridge"))
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("the bridge %s is gone", n.Bridge.Bridge)
+		if _, err := net.InterfaceByName(n.Bridge.Bridge); err != nil {
+			return true, fmt.Errorf("the bridge %s is gone", n.Bridge.Bridge)
 		}
-		return true, err
+		return true, nil
 	}
 	record, err := cni.ReadRecord(dir)
 	if err != nil {

@@ -378,7 +378,7 @@ func (e Env) Deletable(n Network) error {
 	switch {
 	case n.File == "":
 		return &Kept{n.Name, "it is built in", "an own " + filepath.Join(e.top(), n.Name+".conflist") + " replaces it"}
-	case filepath.Dir(n.File) != e.top() || n.Bridge == nil:
+	case filepath.Dir(n.File) != e.top() || n.Made().Created.IsZero():
 		return &Kept{n.Name, "'gantry network create' did not make it: " + n.File, "remove the file, if it is nobody else's; an empty " + filepath.Join(e.top(), filepath.Base(n.File)) + " masks one of a lower layer"}
 	}
 	return nil
