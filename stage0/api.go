@@ -125,7 +125,8 @@ type Record struct {
 	Ports    []netspec.Port       `json:"ports,omitempty"`
 
 	Labels  map[string]string `json:"labels,omitempty"`
-	Exit    *Exit             `json:"exit,omitempty"` // once it exited
+	Volumes []string          `json:"volumes,omitempty"` // named ones that its apps mount
+	Exit    *Exit             `json:"exit,omitempty"`    // once it exited
 	Problem string            `json:"problem,omitempty"`
 }
 
@@ -146,7 +147,7 @@ func (x Exit) Text() string { return exitText(x) }
 // ListOptions select pods.
 type ListOptions struct {
 	All    bool     // exited and prepared ones too; otherwise only running
-	Filter []string // state=, name=, label=, image=; all must hold
+	Filter []string // state=, name=, label=, image=, volume=; all must hold
 }
 
 // List returns the pods, newest first. One that vanishes meanwhile is left

@@ -62,7 +62,7 @@ func record(p *pod.Pod) (Record, error) {
 
 // describe adds what the pod was made of.
 func (r *Record) describe(m pod.Manifest) {
-	r.Name, r.Created, r.Network, r.Labels = m.Name, m.Created, m.Network, m.Labels
+	r.Name, r.Created, r.Network, r.Labels, r.Volumes = m.Name, m.Created, m.Network, m.Labels, m.Volumes
 	if len(m.Apps) > 0 {
 		r.Image, r.Manifest, r.Command = m.Apps[0].Image, m.Apps[0].Manifest, m.Apps[0].Command
 	}
@@ -206,8 +206,8 @@ func filters(o ListOptions) (func(Record) bool, error) {
 	stateAsked := false
 	for _, f := range o.Filter {
 		key, value, ok := strings.Cut(f, "=")
-		if !ok || !slices.Contains([]string{"state", "name", "label", "image"}, key) {
-			return nil, fmt.Errorf("filter %q: write state=, name=, label= or image=", f)
+		if !ok || !slices.Contains([]string{"state", "name", "label", "image", "volume"}, key) {
+			return nil, fmt.Errorf("filter %q: write state=, name=, label=, image= or volume=", f)
 		}
 		stateAsked = stateAsked || key == "state"
 		all = append(all, filter{key, value})
@@ -228,6 +228,10 @@ func filters(o ListOptions) (func(Record) bool, error) {
 				}
 			case "image":
 				if !strings.Contains(r.Image, f.value) {
+					return false
+				}
+			case "volume":
+				if !slices.Contains(r.Volumes, f.value) {
 					return false
 				}
 			case "label":
