@@ -29,7 +29,7 @@ func openArchive(ctx context.Context, r Request) (source, error) {
 	l := &layout{ref: r.source()}
 	var err error
 	if l.file, l.size, err = plainArchive(ctx, r); err != nil {
-		return nil, fmt.Errorf("open %s: %w", l.said(), err)
+		return nil, notOpened(l.said(), err)
 	}
 	if err := l.start(ctx, r, l.file); err != nil {
 		return nil, err

@@ -199,8 +199,13 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 	if errors.Is(pumpErr, errConverter) {
 		// It closed its end or stood still: it has, or is about to have, a reason.
 		p.patience(settleTime)
-		if err := <-answer; err != nil {
+		said := <-answer
+		// It is no wonder that it cannot convert what is not the layer.
+		if err := j.rest(); err != nil {
 			return tree.Layer{}, err
+		}
+		if said != nil {
+			return tree.Layer{}, said
 		}
 		return tree.Layer{}, pumpErr
 	}
@@ -227,6 +232,31 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 	}
 	p.stop() // what is sealed now has no writer any more
 	return j.staging.Commit(j.diffID, sum)
+}
+
+// maxRest is how much more of a layer is brought only to know whose fault it
+// is that it cannot be converted.
+const maxRest = 64 << 20
+
+// rest reads a layer that will not be used to its end and says if it is not
+// the one that was promised. Where nothing can be said it is silent.
+func (j *job) rest() error {
+	if j.d.Size-j.done > maxRest {
+		return nil
+	}
+	err := j.pump(nil)
+	var p *Problem
+	switch {
+	case errors.As(err, &p) && errors.Is(err, ErrUnreachable):
+		return nil
+	case errors.As(err, &p), errors.Is(err, store.ErrCorrupt):
+		return err
+	case err == nil && j.blob != nil:
+		if err := j.blob.Check(); err != nil {
+			return fmt.Errorf("wrong digest: %w", err)
+		}
+	}
+	return nil
 }
 
 // drop ends a worker whose answer does not matter any more.

@@ -37,7 +37,7 @@ func openLayout(ctx context.Context, r Request) (*layout, error) {
 	l := &layout{ref: r.source()}
 	index, err := l.open()
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", l.ref.Path, err)
+		return nil, notOpened(l.ref.Path, err)
 	}
 	defer index.Close()
 	return l, l.start(ctx, r, index)
@@ -64,6 +64,15 @@ func (l *layout) start(ctx context.Context, r Request, f *os.File) error {
 		l.Close()
 	}
 	return err
+}
+
+// notOpened names what could not be opened, once.
+func notOpened(path string, err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) && p.Path == path {
+		err = p.Err
+	}
+	return fmt.Errorf("open %s: %w", path, err)
 }
 
 // said is how messages name the source.

@@ -74,6 +74,9 @@ func (f *fetcher) top(ctx context.Context) (document, error) {
 	}
 	// The media type to keep is what header and document agree on.
 	kind, err := image.DetectKind(b, mediaType)
+	if err != nil && mediaType != "" && image.KindOf(mediaType) == image.KindUnknown {
+		err = fmt.Errorf("it comes as %.100q: %w", mediaType, err)
+	}
 	if err != nil {
 		return document{}, f.refuse(err)
 	}
@@ -160,6 +163,10 @@ func (f *fetcher) config(ctx context.Context, img *store.Image) error {
 		}
 		defer r.Close()
 		if b, err = readAll(r, d.Size); err != nil {
+			var p *Problem
+			if errors.As(err, &p) {
+				return err
+			}
 			return f.refuse(fmt.Errorf("configuration %s: %w", d.Digest, err))
 		}
 		if err := same(d, b); err != nil {

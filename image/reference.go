@@ -96,6 +96,10 @@ func parse(s string) (Reference, error) {
 		return parseLocal(DockerArchive, rest)
 	}
 	rest, _ := strings.CutPrefix(s, "docker://")
+	if rest == s && transportHint(s) != "" {
+		// Who means Docker Hub's library/dir:1 can write that.
+		return Reference{}, errors.New("a transport of other tools" + transportHint(s))
+	}
 	ref, err := parseRegistry(rest)
 	if err != nil {
 		return Reference{}, fmt.Errorf("%w%s", err, transportHint(rest))

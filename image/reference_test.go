@@ -240,7 +240,7 @@ func checkRoundTrip(t *testing.T, ref Reference) {
 // must be one of those that Parse documents.
 func compare(t *testing.T, s string) {
 	t.Helper()
-	if strings.HasPrefix(s, "oci:") || strings.HasPrefix(s, "oci-archive:") || strings.HasPrefix(s, "docker-archive:") || strings.HasPrefix(s, "docker://") {
+	if strings.HasPrefix(s, "oci:") || strings.HasPrefix(s, "oci-archive:") || strings.HasPrefix(s, "docker-archive:") || transportHint(s) != "" || strings.HasPrefix(s, "docker://") {
 		return
 	}
 	ours, err := Parse(s)

@@ -119,7 +119,7 @@ func (e *damaged) Hint() string {
 func (e Env) storedImage(r image.Reference, p ispec.Platform) (store.Image, error) {
 	s, err := store.Open(filepath.Join(e.Dir, "store"))
 	if err != nil {
-		return store.Image{}, fmt.Errorf("open store: %w", err)
+		return store.Image{}, err
 	}
 	defer s.Close()
 	img, err := s.Manifest(r, p)

@@ -53,7 +53,7 @@ func (e Env) library() (*library, error) {
 		return nil, fmt.Errorf("load policy: %w", err)
 	}
 	if l.store, err = store.Open(filepath.Join(e.Dir, "store")); err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+		return nil, err
 	}
 	if l.trees, err = e.trees(); err != nil {
 		l.close()

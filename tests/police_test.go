@@ -313,6 +313,8 @@ func TestWords(t *testing.T) {
 			continue // deleted, not yet committed
 		}
 		for i, line := range bytes.Split(b, []byte("\n")) {
+			// The kernel's own words for a call it does not have.
+			line = bytes.ReplaceAll(line, []byte("function not "+"implemented"), nil)
 			if w := words.Find(line); w != nil {
 				t.Errorf("%s:%d has %q", name, i+1, w)
 			}

@@ -61,7 +61,7 @@ func (l *layout) open(f *os.File) error {
 	if l.order.Archive {
 		var err error
 		if l.tar, err = readArchive(f); err != nil {
-			return err
+			return fail(wire.Bad, "%s: %v", l.order.Path, err)
 		}
 		if l.order.Docker {
 			return nil

@@ -106,6 +106,19 @@ func (w *Writer) Write(b []byte) (int, error) {
 	return n, nil
 }
 
+// Check tells whether what was written is the whole blob, and keeps it as it
+// is.
+func (w *Writer) Check() error {
+	if w.n != w.d.Size {
+		return fmt.Errorf("%d bytes where %d must be: %w", w.n, w.d.Size, ErrCorrupt)
+	}
+	algorithm := w.d.Digest.Algorithm()
+	if got := w.hash.Sum(nil); fmt.Sprintf("%x", got) != w.d.Digest.Encoded() {
+		return fmt.Errorf("is %s:%x: %w", algorithm, got, ErrCorrupt)
+	}
+	return nil
+}
+
 // Commit checks what was written against size and digest and makes it visible.
 // When it returns nil the blob survives a power cut. Whatever it returns, the
 // Writer is done.
@@ -121,12 +134,8 @@ func (w *Writer) Commit() error {
 }
 
 func (w *Writer) commit() error {
-	if w.n != w.d.Size {
-		return fmt.Errorf("%d bytes where %d must be: %w", w.n, w.d.Size, ErrCorrupt)
-	}
-	algorithm := w.d.Digest.Algorithm()
-	if got := w.hash.Sum(nil); fmt.Sprintf("%x", got) != w.d.Digest.Encoded() {
-		return fmt.Errorf("is %s:%x: %w", algorithm, got, ErrCorrupt)
+	if err := w.Check(); err != nil {
+		return err
 	}
 	if err := w.f.Sync(); err != nil {
 		return err
@@ -135,7 +144,7 @@ func (w *Writer) commit() error {
 	if err != nil {
 		return err
 	}
-	dir := blobsDir + "/" + string(algorithm)
+	dir := blobsDir + "/" + string(w.d.Digest.Algorithm())
 	err = w.s.root.Rename(w.temp, p)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = w.s.makeBlobDir(dir); err == nil {

@@ -42,11 +42,24 @@ func (e *Error) Unwrap() error {
 	return syscall.Errno(e.Errno)
 }
 
-// Hint explains the one answer of execve that says least: the file is there and
-// may be executed, but carries capabilities outside the bounding set.
+// Hint explains the answers of the kernel that say least.
 func (e *Error) Hint() string {
-	if e.Step == "execute" && syscall.Errno(e.Errno) == syscall.EPERM {
+	errno := syscall.Errno(e.Errno)
+	switch {
+	case e.Step != "execute" && errno == syscall.ENOTDIR:
+		return "the image has a file where a directory must be"
+	case e.Step != "execute":
+		return ""
+	case errno == syscall.EPERM:
 		return "the file may carry capabilities that the pod lacks (see getcap): give them with --cap-add"
+	case errno == syscall.ENOEXEC:
+		return "it is a program for another kind of machine, or a script without a first line that begins with #!"
+	case errno == syscall.EACCES:
+		return "it is no file, or not one that the app's user may execute: mode and owner are the image's"
+	case e.Code == 127:
+		return "commands are looked up in the image, by the app's own PATH; 'gantry image mount IMAGE DIR -- ls DIR/bin' looks inside"
+	case e.Code == 126 && errno == syscall.ENOENT:
+		return "the image must have what the script's first line names, or the loader that the program was linked for"
 	}
 	return ""
 }

@@ -109,8 +109,15 @@ func (h *Host) Run(args ...string) Result {
 // Within runs gantry, at most for that long.
 func (h *Host) Within(limit time.Duration, args ...string) Result {
 	h.t.Helper()
-	cmd := exec.Command(filepath.Join(h.bin, "gantry"), args...)
-	cmd.Env = append(os.Environ(), h.Env...)
+	return h.Wrapped(nil, nil, limit, args...)
+}
+
+// Wrapped runs gantry by way of another command and with more variables.
+func (h *Host) Wrapped(before, env []string, limit time.Duration, args ...string) Result {
+	h.t.Helper()
+	argv := append(append(append([]string{}, before...), filepath.Join(h.bin, "gantry")), args...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(append(os.Environ(), h.Env...), env...)
 	cmd.WaitDelay = 5 * time.Second
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

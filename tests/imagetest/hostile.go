@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -92,7 +92,7 @@ func Attacks() []Attack {
 		}},
 		{"layer-truncated", true, editLayer(func(b []byte) []byte { return b[:len(b)/2] })},
 		{"CVE-2017-14992", true, func(base Image) Image {
-			base.Layers = append(base.Layers, Layer{Raw: bomb(), Type: ispec.MediaTypeImageLayerGzip})
+			base.Layers = append(base.Layers, Layer{Raw: bomb(), Type: ispec.MediaTypeImageLayerZstd})
 			return base
 		}},
 		{"CVE-2022-2879", true, func(base Image) Image {
@@ -160,30 +160,20 @@ func editLayer(edit func([]byte) []byte) func(Image) Image {
 	}
 }
 
-// bomb is eight gigabytes of a layer in eight megabytes of gzip: members may
-// follow each other, so one member is made once and repeated.
+// bomb is eight gigabytes of a layer in less than one megabyte of zstd: frames
+// may follow each other, so one is made once and repeated. DEFLATE cannot do
+// more than a thousand to one, which costs a reader no more than it says.
 func bomb() []byte {
-	var one bytes.Buffer
-	w, err := gzip.NewWriterLevel(&one, gzip.BestCompression)
+	w, err := zstd.NewWriter(nil)
 	if err != nil {
 		return nil
 	}
-	zeros := make([]byte, 1<<20)
-	for range 64 {
-		if _, err := w.Write(zeros); err != nil {
-			return nil
-		}
-	}
-	if w.Close() != nil {
-		return nil
-	}
 	var head bytes.Buffer
-	w = gzip.NewWriter(&head)
-	t := tar.NewWriter(w)
-	if t.WriteHeader(&tar.Header{Name: "srv/zero", Mode: 0o644, Size: 8 << 30, Format: tar.FormatPAX}) != nil || t.Flush() != nil || w.Close() != nil {
+	if tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "srv/zero", Mode: 0o644, Size: 8 << 30, Format: tar.FormatPAX}) != nil {
 		return nil
 	}
-	return append(head.Bytes(), bytes.Repeat(one.Bytes(), 128)...)
+	one := w.EncodeAll(make([]byte, 64<<20), nil)
+	return append(w.EncodeAll(head.Bytes(), nil), bytes.Repeat(one, 128)...)
 }
 
 // hugeHeader is an archive whose extended header takes 64 MiB of memory from a

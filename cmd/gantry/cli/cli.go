@@ -22,6 +22,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/gantryrun/gantry/image/store"
 )
 
 // Exit statuses of gantry's own making; any other is the app's. The first
@@ -138,6 +140,12 @@ func generalHint(err error) string {
 		return "'gantry --help' lists the commands"
 	case errors.Is(err, syscall.EAGAIN):
 		return "no more processes: the pod is at its --pids-limit, or this host at its own limit"
+	case errors.Is(err, syscall.EROFS):
+		return "that file system is read-only: --dir or GANTRY_DIR names another directory"
+	case errors.Is(err, store.ErrVersion):
+		return "use the gantry that made it, or one as new; --dir or GANTRY_DIR names another directory"
+	case errors.Is(err, syscall.ENOSYS):
+		return "this kernel has no such call: 'gantry check' says what is missing here, and what gantry needs"
 	case errors.Is(err, syscall.EMFILE):
 		return "raise the limit on open files (ulimit -n, LimitNOFILE=)"
 	}

@@ -139,7 +139,7 @@ func (f *fetching) open(e stage0.Env) error {
 		return err
 	}
 	if f.Store, err = store.Open(filepath.Join(e.Dir, "store")); err != nil {
-		return fmt.Errorf("open store: %w", err)
+		return err
 	}
 	if f.Trees, err = tree.Open(filepath.Join(e.Dir, "trees"), key); err != nil {
 		f.close()
