@@ -93,9 +93,10 @@ func RunPrepared(ctx context.Context, e Env, id string, o LaunchOptions) error {
 // DryRun is what run would do: everything that is decided before the host is
 // touched.
 type DryRun struct {
-	Image  Launch `json:"image"`  // what was proven of the image
-	Config any    `json:"config"` // the bundle's config.json
-	Plan   any    `json:"plan"`   // the launch's ordered steps
+	Image  Launch   `json:"image"`            // what was proven of the image
+	Images []Launch `json:"images,omitempty"` // and of those that are mounted
+	Config any      `json:"config"`           // the bundle's config.json
+	Plan   any      `json:"plan"`             // the launch's ordered steps
 }
 
 // Plan returns what Run would do and does nothing of it, except fetching when

@@ -269,6 +269,15 @@ func podImages(images []mountedImage) []pod.Image {
 	return out
 }
 
+// launches are what was proven of images that are mounted.
+func launches(images []mountedImage) []Launch {
+	var out []Launch
+	for _, i := range images {
+		out = append(out, i.Launch)
+	}
+	return out
+}
+
 // below is what of each mount is attached, for a plan that nothing is opened
 // for.
 func below(mounts []bundle.Mount) map[string]string {

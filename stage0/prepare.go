@@ -460,9 +460,13 @@ func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error
 	if err != nil {
 		return DryRun{}, err
 	}
+	images, err := e.admitImages(ctx, res.Mounts, o)
+	if err != nil {
+		return DryRun{}, err
+	}
 	plan, err := e.plan(res, root, o)
 	if err != nil {
 		return DryRun{}, err
 	}
-	return DryRun{Image: v.Launch, Config: res.Spec, Plan: plan}, nil
+	return DryRun{Image: v.Launch, Images: launches(images), Config: res.Spec, Plan: plan}, nil
 }

@@ -361,9 +361,7 @@ func inspect(e Env, id string) (Inspection, error) {
 	var l launchFile
 	if err := readJSON(p, path.Join(dir, launchName), maxConfig, launchVersion, &l); err == nil {
 		in.Launch, in.Options, in.Mounts = &l.Launch, l.Options, l.Mounts
-		for _, i := range l.Images {
-			in.Images = append(in.Images, i.Launch)
-		}
+		in.Images = launches(l.Images)
 	}
 	if rt, err := readRuntime(p); err == nil {
 		in.Cgroups = cgroups.Existing(rt.Cgroups)
