@@ -33,7 +33,8 @@ type AdmitOptions struct {
 // now: it is made again for the next.
 type Verified struct {
 	Launch Launch
-	Config ispec.ImageConfig // zero for a bound manifest: its bundle exists
+	Health *image.Healthcheck // of the configuration
+	Config ispec.ImageConfig  // zero for a bound manifest: its bundle exists
 	Tree   tree.Tree
 }
 
@@ -62,6 +63,9 @@ func Admit(ctx context.Context, e Env, ref string, o AdmitOptions) (*Verified, e
 			return nil, err
 		}
 		manifest, v.Config = img.ManifestDescriptor.Digest, img.Config.Config
+		if v.Health, err = image.ParseHealthcheck(img.ConfigBytes); err != nil {
+			return nil, err
+		}
 	}
 	receipt, err := e.receipt(r, manifest)
 	if err != nil {

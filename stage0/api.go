@@ -118,9 +118,11 @@ type Record struct {
 	Exited   time.Time `json:"exited,omitzero"`
 	// PID is the app's while it runs; Supervisor is the process that holds
 	// the pod.
-	PID        int    `json:"pid,omitempty"`
-	Supervisor int    `json:"supervisor,omitempty"`
-	Network    string `json:"network,omitempty"`
+	PID        int `json:"pid,omitempty"`
+	Supervisor int `json:"supervisor,omitempty"`
+	// Health is starting, healthy or unhealthy, once it was probed.
+	Health  string `json:"health,omitempty"`
+	Network string `json:"network,omitempty"`
 	// Networks and Ports are what the pod has there.
 	Networks []network.Attachment `json:"networks,omitempty"`
 	Ports    []netspec.Port       `json:"ports,omitempty"`
@@ -171,6 +173,7 @@ type Inspection struct {
 	Images  []Launch            `json:"images,omitempty"` // what was proven of those that are mounted
 	Config  any                 `json:"config,omitempty"` // config.json
 	Cgroups []string            `json:"cgroups,omitempty"`
+	Probes  *Health             `json:"probes,omitempty"` // the last ones of the app's health
 	Limits  map[string][]string `json:"limits,omitempty"` // rlimits of the running app as the kernel has them
 }
 

@@ -54,6 +54,7 @@ type launchFile struct {
 	Platform    string          `json:"platform,omitempty"`
 	LogDriver   string          `json:"logDriver"`
 	Log         stage1.Log      `json:"log,omitzero"` // what --log-opt says
+	Health      *bundle.Health  `json:"health,omitempty"`
 	StopSignal  string          `json:"stopSignal"`
 	StopTimeout uint            `json:"stopTimeout"` // seconds
 	Strict      map[string]bool `json:"strict,omitempty"`

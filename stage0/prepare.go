@@ -127,7 +127,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	r.root.prefetch(r.spec.Process)
 	r.launch = launchFile{
 		Version: launchVersion, Launch: v.Launch, Options: o.Options,
-		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver, Log: o.log,
+		Insecure: o.Insecure, Platform: o.Platform, LogDriver: o.LogDriver, Log: o.log, Health: res.Health,
 		StopSignal: res.StopSignal, StopTimeout: res.StopTimeout, Strict: res.Strict, Binds: res.Binds,
 		Mounts: res.Mounts, Contents: contentsOf(res), IDs: ids,
 		Network: res.Network, Fallback: res.Fallback, Ports: res.Ports,
@@ -277,7 +277,7 @@ func (e Env) bundle(v *Verified, root rootTree, asked *sound, o RunOptions, p bu
 	}
 	p.Dir, p.Rootfs = filepath.Join(e.pods().Dir(), string(pod.Run), p.UUID), "rootfs"
 	res, err := bundle.Spec(bundle.Input{
-		Image: v.Config, Options: o.Options, Files: files, Host: asked.host,
+		Image: v.Config, ImageHealth: imageHealth(v.Health), Options: o.Options, Files: files, Host: asked.host,
 		Pod: p,
 	})
 	if err != nil {

@@ -82,6 +82,9 @@ func (r *Record) fill(p *pod.Pod, state pod.State) {
 		if rt, err := readRuntime(p); err == nil {
 			r.Supervisor = rt.Supervisor
 		}
+		if h, err := readHealth(p); err == nil {
+			r.Health = h.Status
+		}
 		return
 	}
 	if state != pod.Ended && state != pod.Deleting {
@@ -365,6 +368,9 @@ func inspect(e Env, id string) (Inspection, error) {
 	}
 	if rt, err := readRuntime(p); err == nil {
 		in.Cgroups = cgroups.Existing(rt.Cgroups)
+	}
+	if h, err := readHealth(p); err == nil {
+		in.Probes = &h
 	}
 	if r.PID != 0 {
 		in.Limits = processLimits(r.PID)

@@ -50,6 +50,9 @@ func (e Env) start(ctx context.Context, r *ready, u *undo.Stack, o LaunchOptions
 		return err
 	}
 	req := e.request(r, o)
+	if req.Probe, req.ProbeEvery, err = e.probeCommand(r); err != nil {
+		return err
+	}
 	req.Given = given
 	req.Ready = readyFunc
 	if err := e.attach(r, &req, u, o.Notes); err != nil {

@@ -68,6 +68,9 @@ type Contract struct {
 	Poststop  []Hook `json:"poststop,omitempty"`  // run when nothing of the app is left
 	HookState string `json:"hookState,omitempty"` // what they read: JSON
 
+	Probe      []string `json:"probe,omitempty"`      // a program, by its path and arguments, that probes the app's health
+	ProbeEvery int64    `json:"probeEvery,omitempty"` // ns after the start, and after the end of a probe
+
 	Forward []Forward `json:"forward,omitempty"`
 	Table   int       `json:"table,omitempty"`   // socket that owns the pod's nftables table
 	Drop    []byte    `json:"drop,omitempty"`    // sent over it when the app has ended; empty: there is no table

@@ -64,6 +64,8 @@ func differences() map[string]string {
 		"uts":                "private or host; container: and ns: are refused",
 		"blkio-weight":       "refused where the host cannot do it, not ignored",
 		"log-driver":         "passthrough is the default in the foreground, file with -d; k8s-file is file, json-file is refused",
+		"health-on-failure":  "none, kill or stop; restart is refused: it is the init system's",
+		"health-interval":    "from 100ms; nothing runs between two probes",
 		"log-opt":            "path, max-size, max-file (2 unless given), tag; max-size rotates and loses no line",
 		"init":               "gantry-init itself stays as process 1",
 		"timeout":            "SIGKILL at its end, and the status says so: 137",

@@ -83,7 +83,6 @@ func TestEveryOptionOfPodman(t *testing.T) {
 func pending() []string {
 	return strings.Fields(`
 
-		health-cmd health-interval health-on-failure health-retries health-start-period health-timeout no-healthcheck
 		expose ip ip6 mac-address network-alias publish publish-all userns`)
 }
 

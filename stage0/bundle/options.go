@@ -67,6 +67,7 @@ type Options struct {
 	SeccompProfile string   `json:"seccompProfile,omitempty"` // --seccomp: default, unconfined or PATH; same as --security-opt seccomp=
 
 	Hardware
+	HealthOptions
 	Resources
 	Surroundings
 }

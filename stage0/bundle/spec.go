@@ -15,11 +15,12 @@ import (
 
 // Input is all that decides a bundle.
 type Input struct {
-	Image   ispec.ImageConfig
-	Options Options
-	Files   ImageFiles
-	Host    Host
-	Pod     Pod
+	Image       ispec.ImageConfig
+	ImageHealth *ImageHealth // the image's own check, which its specification has no field for
+	Options     Options
+	Files       ImageFiles
+	Host        Host
+	Pod         Pod
 }
 
 // ImageFiles are the image's own account files, as bytes of bounded size; nil
@@ -71,6 +72,7 @@ type Result struct {
 	Seccomp     string // default, unconfined, or a profile's path; the caller fills Spec.Linux.Seccomp
 	StopSignal  string
 	StopTimeout uint            // seconds
+	Health      *Health         `json:",omitempty"` // how health is probed; nil: it is not
 	Strict      map[string]bool // limits asked for by name: they must be had
 	Binds       []string        // host paths that must exist
 	Volumes     []Volume        // directories to make and seed below the pod's
@@ -122,7 +124,7 @@ func (b *builder) build() (*Result, error) {
 	}
 	for _, step := range []func() error{
 		b.network, b.modes, b.cgroupParent, b.process, b.user, b.environment, b.capabilities, b.limits,
-		b.mounts, b.files, b.zone, b.resources, b.devices, b.security, b.linux, b.userns, b.personality, b.stop, b.labels, b.edits,
+		b.mounts, b.files, b.zone, b.resources, b.devices, b.security, b.linux, b.userns, b.personality, b.stop, b.health, b.labels, b.edits,
 	} {
 		if err := step(); err != nil {
 			return nil, err

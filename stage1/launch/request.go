@@ -54,6 +54,8 @@ type Request struct {
 	StopSignal  string
 	StopTimeout time.Duration
 	Timeout     time.Duration // the app is killed when it has run this long; 0: never
+	Probe       []string      // a program, by its path and arguments, that probes the app's health; empty: none
+	ProbeEvery  time.Duration // how often
 	Remove      bool          // the pod goes when the app ends
 	Init        bool
 	Outlive     bool                         // no supervisor: the app does not die with its parent

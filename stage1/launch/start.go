@@ -195,6 +195,7 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		NameLink: r.NameLink, Unlink: r.Unlink, PidFile: r.PidFile, Remove: r.Remove,
 		Raw: r.Terminal && !r.Detached, Echo: !r.Detached,
 		StopSignal: signalNumber(r.StopSignal), StopTimeout: int64(r.StopTimeout), Timeout: int64(r.Timeout),
+		Probe: r.Probe, ProbeEvery: int64(r.ProbeEvery),
 		Stdout: s.inheritFile(io.stdout), Stderr: s.inheritFile(io.stderr),
 		LogFile: s.inheritFile(io.logFile), LogDir: s.inheritFile(io.logDir), Journal: s.inheritFile(io.journal), Log: r.Log, Pidfd: s.inheritFile(s.Pidfd),
 	}

@@ -62,6 +62,9 @@ func listRows(pods []stage0.Record, whole bool) [][]string {
 				cmd = string(r[:39]) + "…"
 			}
 		}
+		if p.Health != "" {
+			state += " (" + p.Health + ")"
+		}
 		if p.Exit != nil {
 			state += " " + p.Exit.Text()
 		}
@@ -123,6 +126,9 @@ func statusRows(r stage0.Record) [][]string {
 	rows := [][]string{{"uuid", r.UUID}, {"name", dash(r.Name)}, {"state", r.State}, {"image", r.Image}}
 	if r.Manifest != "" {
 		rows = append(rows, []string{"manifest", r.Manifest})
+	}
+	if r.Health != "" {
+		rows = append(rows, []string{"health", r.Health})
 	}
 	if r.PID != 0 {
 		rows = append(rows, []string{"pid", strconv.Itoa(r.PID)})

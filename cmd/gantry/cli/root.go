@@ -52,6 +52,7 @@ func (a *app) commands() []entry {
 		{"stop", "pods", a.stopCommand},
 		{"kill", "pods", a.killCommand},
 		{"rm", "pods", a.rmCommand},
+		{"healthcheck", "pods", a.healthcheckCommand},
 		{"gc", "pods", a.gcCommand},
 		{"fetch", "images", a.fetchCommand},
 		{"image", "images", a.imageCommand},

@@ -44,6 +44,7 @@ type runFlags struct {
 	authFile       string
 	cidFile        string
 	cgroups        string
+	healthCmd      string
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -158,6 +159,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&o.CPUSetMems, "cpuset-mems", "", "use memory nodes `LIST`")
 	s.StringVar(&o.PidsLimit, "pids-limit", "", "limit processes and threads to `N` (default 2048), those of --init among them; -1 is no limit")
 	f.registerHardware(s)
+	f.registerHealth(s)
 	f.registerResources(s)
 	f.registerSurroundings(s)
 	registerUserns(s, o)
@@ -174,6 +176,9 @@ func (a *app) runOptions(c *cobra.Command, e stage0.Env, f *runFlags, args []str
 	}
 	if c.Flags().Changed("entrypoint") {
 		o.Entrypoint = &f.entrypoint
+	}
+	if c.Flags().Changed("health-cmd") {
+		o.HealthCmd = &f.healthCmd
 	}
 	if c.Flags().Changed("oom-score-adj") {
 		o.OOMScoreAdj = &f.oomScoreAdj

@@ -20,6 +20,7 @@ import (
 func (s *supervisor) finish() {
 	s.dropTable()
 	s.exit.OOM = s.oomKilled()
+	s.endProbe()
 	s.killCgroup()
 	for _, st := range s.streams {
 		st.drain()

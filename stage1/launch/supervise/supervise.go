@@ -30,6 +30,7 @@ type supervisor struct {
 	conns    []int     // accepted control connections
 	streams  []*stream // bytes to copy and log
 	journal  *journal  // where they log, if it is that
+	prober   prober
 	proxy    *proxy    // published ports; nil: none
 	tty      *terminal // our own terminal, in raw mode
 	deadline time.Time // when a stop turns into SIGKILL; zero: none
@@ -113,6 +114,7 @@ func (s *supervisor) setUp() error {
 		return errors.New("open proxy: " + err.Error())
 	}
 	s.limitTime()
+	s.openProber()
 	return nil
 }
 
@@ -131,6 +133,7 @@ func (s *supervisor) turn() {
 		s.watch(st.want())
 	}
 	s.watch(s.journal.want())
+	s.watch(s.prober.pidfd, unix.POLLIN)
 	if _, err := unix.Poll(s.polls, s.patience()); err != nil {
 		return // EINTR: a signal of the runtime
 	}
@@ -147,6 +150,7 @@ func (s *supervisor) turn() {
 			s.conns = slices.Delete(s.conns, i, i+1)
 		}
 	}
+	s.probe()
 	if s.journal.full() {
 		s.journal.send() // there is room, or it is given up
 	}
@@ -169,7 +173,7 @@ func (s *supervisor) watch(fd int, events int16) {
 
 // patience is how long a poll may wait, in milliseconds.
 func (s *supervisor) patience() int {
-	left := sooner(s.proxy.patience(), s.journal.patience())
+	left := sooner(sooner(s.proxy.patience(), s.journal.patience()), s.prober.patience())
 	if !s.deadline.IsZero() {
 		left = sooner(left, max(time.Until(s.deadline), 0))
 	}

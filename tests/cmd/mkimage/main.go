@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ import (
 )
 
 type options struct {
+	health                                                                    string
 	entrypoint, cmd, user, workdir, stop, env, volumes, expose, labels, apart string
 	page, archive, saved, platforms, base                                     string
 	docker, push                                                              bool
@@ -39,6 +41,7 @@ func main() {
 	flag.StringVar(&o.labels, "labels", "", "labels K=V, separated by commas")
 	flag.StringVar(&o.apart, "apart", "", "with tar: prefixes that get a layer each, separated by commas")
 	flag.StringVar(&o.base, "base", "", "with tar: archive of the lower layer; the upper one is what differs")
+	flag.StringVar(&o.health, "health", "", "Healthcheck of Docker's configurations, as JSON")
 	flag.StringVar(&o.page, "page", "", "with web: the page it serves")
 	flag.StringVar(&o.archive, "archive", "", "also write the layout as this OCI archive")
 	flag.StringVar(&o.saved, "saved", "", "also write it as this archive of docker save, compressed if it ends in .gz")
@@ -220,6 +223,11 @@ func program(name string, image func(string) (imagetest.Image, error)) (imagetes
 }
 
 func configure(image *imagetest.Image, o options) {
+	if o.health != "" {
+		image.EditConfig = func(b []byte) []byte {
+			return bytes.Replace(b, []byte(`"config":{`), []byte(`"config":{"Healthcheck":`+o.health+`,`), 1)
+		}
+	}
 	c := &image.Config.Config
 	if o.entrypoint != "" {
 		c.Entrypoint = strings.Fields(o.entrypoint)
