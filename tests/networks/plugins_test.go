@@ -325,3 +325,26 @@ func (m *machine) kill(uuid string) {
 	m.t.Helper()
 	m.must("kill -9 $(gantry status --format json " + uuid + " | grep -o '\"supervisor\": [0-9]*' | cut -d' ' -f2) && gantry status --wait " + uuid + " || true")
 }
+
+// TestTogether is a pod on a network of plugins and one of gantry's own, one in a
+// user namespace, and one that was prepared.
+func TestTogether(t *testing.T) {
+	for name, r := range releases(t) {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.plugins(r.dir, "20s")
+			m.write("etc/net.d/lan.conflist", list(r.version, chains[1].plugins))
+			before := m.inventory()
+			out := m.must("gantry run --rm --net lan,default $OCI:box sh -c 'ip -o address; ip route'")
+			m.has(out, "eth0    inet 10.91.0.", "eth1    inet 10.44.", "default via 10.44.0.1 dev eth1")
+			m.has(m.must("gantry run --rm --net default,lan $OCI:box sh -c 'ip -o address; ip route'"), "eth1    inet 10.91.0.", "default via 10.44.0.1 dev eth0")
+			m.must("gantry run -d --name a --net lan $OCI:box inspect greet a tcp:80")
+			m.has(m.must("gantry run --rm --net lan,default --userns auto $OCI:box inspect ask tcp a:80"), "a ")
+			uuid := m.must("gantry prepare --net lan $OCI:box ip -o address")
+			m.has(m.must("gantry run-prepared "+uuid), "10.91.0.")
+			m.has(m.must("gantry status a --format json"), "10.91.0.")
+			m.must("gantry stop a && gantry gc --grace-period 0s")
+			m.says(m.inventory(), before)
+		})
+	}
+}
