@@ -135,16 +135,16 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	if r.launch.Images, err = e.admitImages(ctx, res.Mounts, o); err != nil {
 		return nil, err
 	}
-	if o.Replace {
-		if err := e.takeName(ctx, r.pod, o, u); err != nil {
-			return nil, err
-		}
-	}
 	var held undo.Stack
 	defer held.Run()
 	volumes, err := e.holdVolumes(r, res.Mounts, &held)
 	if err != nil {
 		return nil, err
+	}
+	if o.Replace {
+		if err := e.takeName(ctx, r.pod, o, u); err != nil {
+			return nil, err
+		}
 	}
 	r.manifest = pod.Manifest{
 		Version: pod.Version, UUID: r.pod.UUID, Name: o.Name, Created: time.Now().UTC(), Remove: o.Remove,
