@@ -121,12 +121,17 @@ func (m *machine) write(name, text string) {
 }
 
 // run runs a line of shell on the host and returns all it prints.
-func (m *machine) run(line string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+func (m *machine) run(line string) (string, error) { return m.patiently(2*time.Minute, line) }
+
+// patiently is run with another bound; what does not end then is killed.
+func (m *machine) patiently(bound time.Duration, line string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(m.holder.Process.Pid), "--net", "--mount", "--wd="+m.dir, "sh", "-c", line)
 	cmd.Env = slices.Clone(m.env)
-	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
