@@ -57,11 +57,11 @@ func (q Request) bound() time.Duration {
 	var list struct{ Plugins []json.RawMessage }
 	_ = json.Unmarshal(q.On.List, &list)
 	// ADD may be followed by DEL, GC has a DEL for each that is gone.
-	rounds := time.Duration(2*(len(list.Plugins)+1) + 1)
+	rounds := 2*(len(list.Plugins)+1) + 1
 	if q.Operation == GC {
 		rounds *= 16
 	}
-	return rounds*q.On.timeout() + 5*time.Second
+	return time.Duration(rounds)*q.On.timeout() + 5*time.Second
 }
 
 // DefaultTimeout is how long one plugin may take.

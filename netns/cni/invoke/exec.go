@@ -33,7 +33,6 @@ type execution struct {
 	version.PluginDecoder
 	timeout time.Duration
 	last    string // plugin that ran last
-	command string
 }
 
 // FindInPath looks for a plugin in the directories and nowhere else.
