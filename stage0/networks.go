@@ -39,9 +39,12 @@ func mayNetwork() bool {
 
 // checkNetworks finds the networks that are asked for, before anything is
 // fetched.
-func (e Env) checkNetworks(c netspec.Choice, fallback bool) error {
+func (e Env) checkNetworks(c netspec.Choice, ports []netspec.Port, fallback bool) error {
 	if fallback {
 		return nil
+	}
+	if e.Rootless && c.Kind == netspec.Named {
+		return checkPasta(c, ports)
 	}
 	for _, j := range c.Joins {
 		if _, err := e.networks().Find(j.Network); err != nil {
@@ -81,6 +84,10 @@ func (e Env) attach(r *ready, q *launch.Request, u *undo.Stack, notes func(strin
 	case netspec.Pod, netspec.Path:
 		return e.join(c, q, u)
 	default:
+		return nil
+	}
+	if e.Rootless {
+		q.Network, q.NetworkHere = pasta(r.launch.Ports), true
 		return nil
 	}
 	placed, err := e.networks().Place(network.Pod{

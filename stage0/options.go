@@ -24,6 +24,7 @@ type sound struct {
 
 	network  netspec.Choice
 	fallback bool
+	ports    []netspec.Port
 }
 
 // check refuses, before anything is fetched, what no image can make right.
@@ -61,6 +62,11 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 	able, masked := host.Networks, e.networks().Masked()
 	host.Networks = able && !masked
 	if e.user != nil {
+		_, err := findPasta()
+		host.Networks = err == nil
+		if err != nil && len(o.Net)+len(o.Publish) == 0 && !o.PublishAll && o.Notes != nil {
+			o.Notes(fmt.Sprintf("the pod has no network but its loopback: %v (--net=none says that this is meant)", err))
+		}
 		host.Own = &bundle.Users{UIDs: e.user.UIDs, GIDs: e.user.GIDs}
 	}
 	res, err := bundle.Check(o.Options, host)
@@ -76,7 +82,7 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 	if len(o.Net) == 0 && res.Network.Kind == netspec.None && !able && !masked && o.Notes != nil {
 		o.Notes("the pod has no network but its loopback: networks need CAP_NET_ADMIN and CAP_SYS_ADMIN here (--net=none says that this is meant)")
 	}
-	s := &sound{host: host, network: res.Network, fallback: res.Fallback}
+	s := &sound{host: host, network: res.Network, fallback: res.Fallback, ports: res.Ports}
 	s.seccomp, err = profile(res) // by the bounding set, which no image changes
 	return s, err
 }

@@ -93,7 +93,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	if err != nil {
 		return nil, err
 	}
-	if err := e.checkNetworks(asked.network, asked.fallback); err != nil {
+	if err := e.checkNetworks(asked.network, asked.ports, asked.fallback); err != nil {
 		return nil, err
 	}
 	r, err := e.newPod(ctx, o, u)

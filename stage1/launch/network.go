@@ -63,12 +63,17 @@ func (r *Request) attach(ctx context.Context, all *hold, pid int) *attachment {
 	}
 	a := &attachment{done: make(chan struct{})}
 	ctx, a.cancel = context.WithCancel(ctx)
-	go func() {
+	begin := func() {
 		defer close(a.done)
 		if a.ns, a.err = os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)); a.err == nil {
 			a.got, a.err = r.Network(ctx, a.ns)
 		}
-	}()
+	}
+	if r.NetworkHere {
+		begin()
+	} else {
+		go begin()
+	}
 	all.Push(a.undo)
 	return a
 }

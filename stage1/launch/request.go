@@ -78,7 +78,8 @@ type Request struct {
 	// the app goes on when it has returned. It runs on a goroutine of its own, and
 	// its context ends when the launch is given up. nil: there is nothing to attach.
 	// For Start.
-	Network func(ctx context.Context, ns *os.File) (*Attached, error) `json:"-"`
+	Network     func(ctx context.Context, ns *os.File) (*Attached, error) `json:"-"`
+	NetworkHere bool                                                      // Network is called on our own thread: its children live as long as the supervisor that takes our place
 
 	CgroupStrict map[string]bool
 	Notes        func(string) `json:"-"`

@@ -245,7 +245,7 @@ func (p *planner) mappedOptions(fstype string, options []string) []string {
 func (p *planner) instead(fstype, target string) int {
 	var path string
 	switch {
-	case !owns(p.spec, specs.UserNamespace):
+	case !owns(p.spec, specs.UserNamespace) && p.o.Userns == nil:
 	case fstype == "sysfs" && !p.makes(specs.NetworkNamespace):
 		path = "/sys"
 	case fstype == "proc" && !owns(p.spec, specs.PIDNamespace):
