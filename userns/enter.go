@@ -122,7 +122,7 @@ func text(maps []Map) string {
 }
 
 // step is the program; stepAddress is where its instructions are.
-func step()
+func step() //nolint:unused // its instructions are copied, nobody calls it
 func stepAddress() uintptr
 
 // Where the program and what it needs lie in memory and in its file. The

@@ -42,7 +42,7 @@ func TestParseUserns(t *testing.T) {
 		{Options{UIDMaps: []string{"1:1:5"}}, `error: --uidmap: the container's id 0 is missing`},
 	} {
 		n, err := ParseUserns(c.o)
-		got := ""
+		var got string
 		switch {
 		case err != nil:
 			got = "error: " + err.Error()
