@@ -129,7 +129,7 @@ func (m *machine) patiently(bound time.Duration, line string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(m.holder.Process.Pid), "--net", "--mount", "--wd="+m.dir, "sh", "-c", line)
 	cmd.Env = slices.Clone(m.env)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

@@ -103,7 +103,7 @@ func TestTable(t *testing.T) {
 func (m *machine) reset(run string) {
 	m.t.Helper()
 	if run == "podman" {
-		m.must("podman rm -f -t 0 -a >/dev/null 2>&1; true")
+		m.must("ids=$(podman ps -aq --no-trunc 2>/dev/null); podman rm -f -t 0 -a >/dev/null 2>&1; for id in $ids; do rmdir /sys/fs/cgroup/*/libpod_parent/libpod-$id 2>/dev/null; done; true")
 		m.must("nft flush ruleset")
 		return
 	}
