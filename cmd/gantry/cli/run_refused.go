@@ -33,6 +33,7 @@ func Refusals() []Refusal {
 		{"detach-keys", "", "run never detaches from under its caller", "-d"},
 		{"disable-content-trust", "", "signatures are judged at every launch", "--insecure-options=image, which warns each time"},
 		{"domainname", "", "NIS domains are not supported", "--hostname"},
+		{"expose", "", "a port is published or it is not", "--publish PORT"},
 		{"gpus", "", "GPUs are named by their vendor's CDI specification", "--device nvidia.com/gpu=all"},
 		{"group-entry", "", "the image's /etc/group is left as it is", "--volume FILE:/etc/group:ro"},
 		{"health-log-destination", "", "the last results are kept with the pod", "'gantry inspect' shows them"},
