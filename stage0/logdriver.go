@@ -40,7 +40,8 @@ func (o *RunOptions) logOptions() error {
 		if !ok || value == "" {
 			return fmt.Errorf("--log-opt %q: write NAME=VALUE", opt)
 		}
-		want, set := stage1.LogToFile, (func(string) error)(nil)
+		want := stage1.LogToFile
+		var set func(string) error
 		switch key {
 		case "path":
 			set = o.logPath
