@@ -18,7 +18,7 @@ func checkNftables(Env) CheckItem {
 	switch {
 	case errors.Is(err, nft.ErrUnsupported):
 		c.State, c.Have = no, "none that belong to a socket"
-		c.Means = "published ports go through a proxy and servers do not see who their clients are; networks that masquerade are refused"
+		c.Means = "networks of gantry's are refused, and without --net a pod has none"
 		c.Mend = "boot Linux 5.12 or later with nf_tables, nft_nat, nft_masq, nft_ct and nft_fib_inet"
 	case err != nil:
 		c.State, c.Have, c.Means, c.Mend = no, err.Error(), "no pod can be on a network of gantry's", "run gantry with CAP_NET_ADMIN"
