@@ -147,12 +147,6 @@ func TestAttributesAreRefusedByFieldName(t *testing.T) {
 		`linux.netDevices[b].name: x is the name of linux.netDevices[a]`: func(s *specs.Spec) {
 			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a": {Name: "x"}, "b": {Name: "x"}}
 		},
-		`linux.netDevices: with a user namespace, the network namespace has`: func(s *specs.Spec) {
-			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a": {}}
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-			ids := []specs.LinuxIDMapping{{HostID: 1000, Size: 10}}
-			s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
-		},
 		`linux.personality.flags: "X" is none`: func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"X"}}
 		},

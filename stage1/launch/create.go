@@ -69,7 +69,7 @@ func Create(ctx context.Context, r Request) (_ *Created, err error) {
 	if err := c.identify(); err != nil {
 		return nil, err
 	}
-	got, err := sync.created(pid, r.Hooks)
+	got, err := sync.created(pid, r.Hooks, r.devicesOf(&all))
 	if got.pty != nil {
 		c.Pty, _ = all.file(got.pty, nil)
 	}

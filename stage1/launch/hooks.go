@@ -140,9 +140,13 @@ func HookArgs(h specs.Hook) []string {
 	return h.Args
 }
 
-// created waits until the app holds. When gantry-init asks, hooks run.
-func (s syncSocket) created(pid int, hooks *Hooks) (received, error) {
+// created waits until the app holds. When gantry-init asks, interfaces move and
+// hooks run; it asks for interfaces first.
+func (s syncSocket) created(pid int, hooks *Hooks, devices func(pid int) error) (received, error) {
 	got, err := s.wait(nil, nil)
+	if err == nil && got.waits && devices != nil {
+		err = s.answer(&got, stage1.WaitNetwork, pid, devices)
+	}
 	if err != nil || !got.waits || hooks == nil {
 		return got, err
 	}
@@ -203,4 +207,23 @@ func (s *Started) leavePoststop(r *Request) error {
 	})
 	s.contract.Poststop, s.contract.HookState = contractHooks(r.Spec.Hooks.Poststop), string(state)
 	return err
+}
+
+// answer does what gantry-init waits for, given the pid of who becomes the app,
+// lets it go on, and hears more.
+func (s syncSocket) answer(got *received, name string, pid int, do func(pid int) error) error {
+	var err error
+	if got.child != nil {
+		if pid, err = childOf(got.child); err != nil {
+			return err
+		}
+	}
+	if err := do(pid); err != nil {
+		return err
+	}
+	got.waits = false
+	if _, err := unix.SendmsgN(s.fd, []byte(name), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("go on with the %s: %w", name, err)
+	}
+	return s.waitMore(nil, nil, got)
 }

@@ -23,13 +23,8 @@ func checkNetDevices(spec *specs.Spec) error {
 	if len(devices) == 0 {
 		return nil
 	}
-	network, user := namespaceOf(spec.Linux, specs.NetworkNamespace), namespaceOf(spec.Linux, specs.UserNamespace)
-	switch {
-	case network == nil:
+	if namespaceOf(spec.Linux, specs.NetworkNamespace) == nil {
 		return errors.New("linux.netDevices: need a network namespace in linux.namespaces")
-	case network.Path == "" && user != nil:
-		// It is made by the process that is born in it.
-		return errors.New("linux.netDevices: with a user namespace, the network namespace has to be one with a path")
 	}
 	taken := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(devices)) {
@@ -58,15 +53,44 @@ func interfaceName(name string) bool {
 	return name != "" && name != "." && name != ".." && len(name) <= longest && !strings.ContainsAny(name, "/:%\x00 \t\n\v\f\r")
 }
 
-// moveNetDevices gives the container the interfaces of the host that its
-// bundle names. They go with its network namespace; a launch that fails gives
-// them back, after its process and before that.
-func (b *birth) moveNetDevices(all *hold, r *Request) error {
-	devices := r.Spec.Linux.NetDevices
-	if len(devices) == 0 {
+// devicesLater tells whether the interfaces move when the process is born, which
+// waits for that: a network namespace that belongs to a user namespace is made
+// by who is in that. Others are made before.
+func devicesLater(spec *specs.Spec) bool {
+	if spec.Linux == nil || len(spec.Linux.NetDevices) == 0 {
+		return false
+	}
+	network := namespaceOf(spec.Linux, specs.NetworkNamespace)
+	return network != nil && network.Path == "" && owns(spec, specs.UserNamespace)
+}
+
+// devicesBefore moves interfaces to a namespace that is there before anybody is
+// born in it. A launch that fails gives them back after its process.
+func (b *birth) devicesBefore(all *hold, r *Request) error {
+	if len(r.Spec.Linux.NetDevices) == 0 || devicesLater(r.Spec) {
 		return nil
 	}
-	ns := b.source(func(s stage1.Source) bool { return s.Namespace == string(specs.NetworkNamespace) })
+	return moveNetDevices(all, r, b.source(func(s stage1.Source) bool { return s.Namespace == string(specs.NetworkNamespace) }))
+}
+
+// devicesOf moves them to that of a process, which waits and is our child.
+func (r *Request) devicesOf(all *hold) func(pid int) error {
+	if !devicesLater(r.Spec) {
+		return nil
+	}
+	return func(pid int) error {
+		ns, err := all.file(os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)))
+		if err != nil {
+			return err
+		}
+		return moveNetDevices(all, r, ns)
+	}
+}
+
+// moveNetDevices gives the container the interfaces of the host that its
+// bundle names. They go with its network namespace.
+func moveNetDevices(all *hold, r *Request, ns *os.File) error {
+	devices := r.Spec.Linux.NetDevices
 	for _, name := range slices.Sorted(maps.Keys(devices)) {
 		back, err := netns.Move(ns, name, netDeviceName(name, devices[name]))
 		if err != nil {

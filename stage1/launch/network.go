@@ -49,7 +49,7 @@ type attachment struct {
 // network waits for the networks before anything is done that may be about
 // them: hooks, sysctls of an interface.
 func (p *planner) network() error {
-	if p.o.Network {
+	if p.o.Network || devicesLater(p.spec) {
 		p.add(stage1.Step{Wait: &stage1.Wait{Name: stage1.WaitNetwork, Ask: true}})
 	}
 	return nil

@@ -124,7 +124,7 @@ func (p *planner) namespace(field string, ns specs.LinuxNamespace) error {
 	case ns.Type == specs.TimeNamespace && ns.Path == "":
 		p.timens()
 		return nil
-	case ns.Type == specs.NetworkNamespace && ns.Path == "" && len(p.linux.NetDevices) == 0:
+	case ns.Type == specs.NetworkNamespace && ns.Path == "" && (len(p.linux.NetDevices) == 0 || devicesLater(p.spec)):
 		p.clone(ns.Type, kind)
 		p.add(stage1.Step{Loopback: &stage1.Loopback{}})
 		return nil

@@ -129,6 +129,13 @@ func TestPlans(t *testing.T) {
 				add(s, kind, "/ns/"+string(kind))
 			}
 		}},
+		{"userns-devices", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified, Container: "id"}, func(s *specs.Spec) {
+			mapAll(s)
+			add(s, specs.UserNamespace, "")
+			s.Mounts = nil
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"lan0": {Name: "eth%d"}}
+			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/runtime"}}}
+		}},
 		{"selinux", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Bundle: "/bundle", Cgroups: launch.CgroupLayout{V1: []string{"pids"}}, SELinux: true}, func(s *specs.Spec) {
 			s.Process.SelinuxLabel, s.Linux.MountLabel = "u:r:container_t:s0:c1,c2", "u:r:container_file_t:s0:c1,c2"
 			s.Mounts = append(s.Mounts,

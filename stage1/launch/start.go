@@ -116,7 +116,7 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 	if err := b.open(all, r); err != nil {
 		return nil, nil, err
 	}
-	if err := b.moveNetDevices(all, r); err != nil {
+	if err := b.devicesBefore(all, r); err != nil {
 		return nil, nil, err
 	}
 	b.filter, err = seccomp.Filter(ctx, r.Spec.Linux.Seccomp, r.Libexec, filepath.Join(r.RunDir, "seccomp"))
