@@ -374,7 +374,6 @@ func hostRows() []row {
 			return []string{"image", "rm", ref}
 		}},
 		lacks("a kernel without fsopen", "fsopen"),
-		lacks("a kernel without clone3", "clone3"),
 		lacks("a kernel without openat2", "openat2"),
 		lacks("a kernel without open_tree", "open_tree"),
 		lacks("a kernel without mount_setattr", "mount_setattr"),
