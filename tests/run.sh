@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 . tests/setup/tools.sh
 
 tiers=("$@")
-((${#tiers[@]})) || tiers=(check unit script functional hostile interop networks engines readme vm)
+((${#tiers[@]})) || tiers=(check unit script functional services hostile interop networks engines readme vm)
 
 export GOFLAGS=-mod=readonly GOTOOLCHAIN=local GOMAXPROCS=${GOMAXPROCS:-$(nproc)}
 export PATH=$cache/bin:$PATH
@@ -66,7 +66,7 @@ ended() {
 }
 
 # Packages whose tests are tiers of their own.
-own='/tests/(script|functional|hostile|interop|networks|engines|readme)$'
+own='/tests/(script|functional|services|hostile|interop|networks|engines|readme)$'
 
 tier_check() {
 	tools_lint || { skip linters "the linters could not be built"; return; }
@@ -104,6 +104,13 @@ tier_functional() {
 	GANTRY_TEST_IMAGES=$(tests/setup/images.sh) || skip "Debian's images" "they could not be made"
 	export GANTRY_TEST_IMAGES
 	go_test 15 ./tests/functional
+}
+
+tier_services() {
+	apt_need iproute2 nftables wrk || skip services "some packages could not be installed"
+	GANTRY_TEST_SERVICES=$(tests/setup/services.sh) || skip "images of servers" "they could not be made"
+	export GANTRY_TEST_SERVICES
+	go_test 20 ./tests/services
 }
 
 tier_hostile() { go_test 15 ./tests/hostile; }

@@ -14,7 +14,7 @@ mkdir -p "$suite"
 
 # Pure packages say the same on every kernel; the others need what a guest
 # without a network, a Go toolchain or other tools does not have.
-leave='/(image|signature|signature/sign|stage0/bundle|stage0/bundle/.*|internal/(conf|version|wire|undo)|docs/.*|cmd/.*|tests|tests/(interop|readme|bench|conformance|cmd/.*|built|imagetest))$'
+leave='/(image|signature|signature/sign|stage0/bundle|stage0/bundle/.*|internal/(conf|version|wire|undo)|docs/.*|cmd/.*|tests|tests/(interop|readme|services|bench|conformance|cmd/.*|built|imagetest))$'
 
 # GANTRY_VM_ONLY names the packages of a run by a pattern, for the impatient.
 only=${GANTRY_VM_ONLY:-.}
