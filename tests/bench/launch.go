@@ -99,23 +99,30 @@ func together(n int, one func() (time.Duration, error)) (time.Duration, error) {
 
 func (b *bench) podmanLaunch(command string, ours func() (time.Duration, error)) {
 	r := row{Name: "launch, verified", Ours: command, Theirs: "podman run --rm --net=host"}
-	podman := b.podman()
-	if _, err := b.timed(podman[0], append(podman[1:], "pull", "-q", b.box())...); err != nil {
-		b.leave(r, err)
-		return
-	}
-	id, err := b.output(podman[0], append(podman[1:], "images", "-q")...)
-	if err != nil || id == "" {
-		b.leave(r, fmt.Errorf("podman images: %q, %w", id, err))
-		return
-	}
-	limits, err := hardLimits()
+	theirs, err := b.podmanRun("--net=host")
 	if err != nil {
 		b.leave(r, err)
 		return
 	}
-	args := slices.Concat(podman[1:], []string{"run", "--rm", "--net=host"}, limits, []string{strings.Fields(id)[0], app})
-	b.compare(r, b.pairs, ours, func() (time.Duration, error) { return b.timed(podman[0], args...) })
+	b.compare(r, b.pairs, ours, theirs)
+}
+
+// podmanRun has podman store the image and returns what runs it with flags.
+func (b *bench) podmanRun(flags ...string) (func() (time.Duration, error), error) {
+	podman := b.podman()
+	if _, err := b.timed(podman[0], append(podman[1:], "pull", "-q", b.box())...); err != nil {
+		return nil, err
+	}
+	id, err := b.output(podman[0], append(podman[1:], "images", "-q")...)
+	if err != nil || id == "" {
+		return nil, fmt.Errorf("podman images: %q, %w", id, err)
+	}
+	limits, err := hardLimits()
+	if err != nil {
+		return nil, err
+	}
+	args := slices.Concat(podman[1:], []string{"run", "--rm"}, flags, limits, []string{strings.Fields(id)[0], app})
+	return func() (time.Duration, error) { return b.timed(podman[0], args...) }, nil
 }
 
 // hardLimits keep podman from asking for more than a root without

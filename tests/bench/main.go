@@ -64,7 +64,7 @@ func main() {
 	flag.IntVar(&b.slow, "slow-pairs", 3, "pairs of fetches")
 	flag.IntVar(&b.pods, "pods", 100, "pods that share an image")
 	flag.IntVar(&b.burst, "burst", 200, "launches of a burst")
-	flag.StringVar(&b.only, "only", "oci,launches,fetches,executables,memory", "what to measure")
+	flag.StringVar(&b.only, "only", "oci,launches,networks,fetches,executables,memory", "what to measure")
 	flag.StringVar(&b.docs, "docs", "", "page whose figures, between two comments, are replaced at the end")
 	flag.Parse()
 	if err := b.run(); err != nil {
@@ -90,7 +90,7 @@ func (b *bench) run() error {
 	for _, step := range []struct {
 		name string
 		do   func() error
-	}{{"oci", b.oci}, {"launches", b.launches}, {"fetches", b.fetches}, {"executables", b.executables}, {"memory", b.memory}} {
+	}{{"oci", b.oci}, {"launches", b.launches}, {"networks", b.networks}, {"fetches", b.fetches}, {"executables", b.executables}, {"memory", b.memory}} {
 		if !slices.Contains(strings.Split(b.only, ","), step.name) {
 			continue
 		}
