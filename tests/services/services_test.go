@@ -71,6 +71,7 @@ func open(t *testing.T, images ...string) *site {
 		t.Skipf("ability missing: images of servers, made by tests/setup/services.sh: %v", err)
 	}
 	s := &site{Host: gantry.New(t), t: t}
+	s.Networked()
 	s.repository = s.registry() + "/debian"
 	for _, name := range images {
 		out, err := exec.Command(s.Program("mkimage"), "--push", "oci:"+layout+":"+name, s.image(name)).CombinedOutput()
@@ -124,6 +125,7 @@ func (s *site) eventually(what string, done func() bool) {
 func (s *site) start(name string, args ...string) {
 	s.t.Helper()
 	s.Must(append([]string{"run", "-d", "--name", name}, args...)...)
+	s.t.Cleanup(func() { s.told(name) })
 }
 
 type status struct {
@@ -173,6 +175,14 @@ func (s *site) crash(pod string) {
 		s.t.Fatalf("%s does not follow its supervisor within a minute: %v", pod, err)
 	}
 	s.Must("rm", pod)
+}
+
+// told is what a pod that does not do what it should says of it.
+func (s *site) told(pod string) {
+	if !s.t.Failed() {
+		return
+	}
+	s.t.Logf("%s\n%s", s.Run("list", "--all").Stdout, s.Run("logs", pod).Stdout)
 }
 
 // get fetches a page from the host, on a connection of its own.
