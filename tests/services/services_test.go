@@ -121,11 +121,12 @@ func (s *site) eventually(what string, done func() bool) {
 }
 
 // start runs a server in the background: flags of run, then the image, then the
-// app's arguments.
-func (s *site) start(name string, args ...string) {
+// app's arguments. It returns the pod's UUID.
+func (s *site) start(name string, args ...string) string {
 	s.t.Helper()
-	s.Must(append([]string{"run", "-d", "--name", name}, args...)...)
+	uuid := s.Must(append([]string{"run", "-d", "--name", name}, args...)...)
 	s.t.Cleanup(func() { s.told(name) })
+	return uuid
 }
 
 type status struct {
@@ -182,7 +183,9 @@ func (s *site) told(pod string) {
 	if !s.t.Failed() {
 		return
 	}
-	s.t.Logf("%s\n%s", s.Run("list", "--all").Stdout, s.Run("logs", pod).Stdout)
+	if log := s.Run("logs", pod); log.Status == 0 {
+		s.t.Logf("%s\n%s%s", s.Run("list", "--all").Stdout, log.Stdout, log.Stderr)
+	}
 }
 
 // get fetches a page from the host, on a connection of its own.

@@ -21,8 +21,7 @@ roots &
 others=$!
 debian_root postgresql postgresql-15 "set -e; $put \"\$own/postgresql\" \"\$1/usr/local/bin/serve\"
 	rm -rf \"\$1\"/var/lib/postgresql/15 \"\$1\"/etc/postgresql/15
-	chroot \"\$1\" install -d -m 0700 -o postgres -g postgres /var/lib/postgresql/data
-	chroot \"\$1\" install -d -m 2775 -o postgres -g postgres /run/postgresql"
+	chroot \"\$1\" install -d -m 0700 -o postgres -g postgres /var/lib/postgresql/data"
 debian_root etcd etcd-server,etcd-client 'chroot "$1" install -d -m 0700 /data'
 debian_root node nodejs "$put -m 0644 \"\$own/node.js\" \"\$1/srv/node.js\""
 wait "$others"
