@@ -54,7 +54,8 @@ func TestCredentialHelpers(t *testing.T) {
 		"a path":               {`{"credHelpers":{"ghcr.io":"x/../../mine"}}`, "ghcr.io", "", wire.Credential{}, "is not the name of a helper"},
 		"the file goes before the store": {
 			`{"credsStore":"mine","auths":{"ghcr.io":{"auth":"bWU6ZmlsZQ=="}}}`, "ghcr.io", "exit 1",
-			wire.Credential{Username: "me", Password: "file"}, "",
+			wire.Credential{Username: "me", Password: "file"},
+			"",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

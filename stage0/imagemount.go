@@ -220,7 +220,7 @@ func (e Env) treeNames() map[string]string {
 		return out // mounts are listed without names
 	}
 	defer l.close()
-	receipts, _ := l.receipts.List() //nolint:errcheck // one that cannot be read has no name to give
+	receipts, _ := l.receipts.List() // one that cannot be read has no name to give
 	for _, r := range receipts {
 		var t tree.Tree
 		if json.Unmarshal(r.Tree, &t) == nil && l.named(r) {

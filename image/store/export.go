@@ -198,7 +198,7 @@ func (s *Store) copyBlob(ctx context.Context, to *Store, d ispec.Descriptor) err
 // MakeLayout opens the layout in dir, making an empty one, for others to read,
 // where there is none.
 func MakeLayout(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // not gantry's own store
+	if err := os.MkdirAll(dir, 0o755); err != nil { // not gantry's own store
 		return nil, fmt.Errorf("make layout: %w", err)
 	}
 	names, err := os.ReadDir(dir)

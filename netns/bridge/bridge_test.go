@@ -143,7 +143,7 @@ func both() Bridge {
 	return Bridge{Name: "gb0", Gateways: prefixes("10.1.0.1/24", "fd01::1/64"), Forward: true}
 }
 
-func port(index int, n int) Port {
+func port(index, n int) Port {
 	addresses := prefixes(fmt.Sprintf("10.1.0.%d/24", n), fmt.Sprintf("fd01::%d/64", n))
 	return Port{
 		Bridge: index, Host: fmt.Sprintf("v%d", n), Interface: "eth0", MAC: MAC(addresses), Addresses: addresses,

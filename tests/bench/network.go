@@ -68,7 +68,7 @@ func (b *bench) throughput() error {
 			}
 			var r struct {
 				End struct{ Sum_sent struct{ Seconds float64 } }
-			} //nolint:revive // iperf3's spelling
+			} // iperf3's spelling
 			if err := json.Unmarshal([]byte(out), &r); err != nil || r.End.Sum_sent.Seconds == 0 {
 				return 0, errors.Join(err, fmt.Errorf("iperf3: %s", out))
 			}

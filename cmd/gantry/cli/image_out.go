@@ -103,7 +103,7 @@ func replaceFile(name string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it has been renamed, or is what went wrong
+	defer os.Remove(f.Name()) // it has been renamed, or is what went wrong
 	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
 		return err
 	}
