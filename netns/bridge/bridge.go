@@ -319,7 +319,12 @@ func (p Port) inside(h *netlink.Handle) error {
 	return nil
 }
 
-// Remove deletes a bridge that no interface is on; it tells whether it did.
+// PortPrefix begins the name of the host's end of every pair.
+const PortPrefix = "gv"
+
+// Remove deletes a bridge that no pod is on, and tells whether it did. The ends
+// of pairs to pods that are gone may still be there: the kernel takes namespaces
+// down in its own time. With an interface of somebody else on it, it stays.
 func Remove(name string) (bool, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -339,8 +344,14 @@ func Remove(name string) (bool, error) {
 		return false, err
 	}
 	for _, l := range links {
-		if l.Attrs().MasterIndex == link.Attrs().Index {
+		switch {
+		case l.Attrs().MasterIndex != link.Attrs().Index:
+		case l.Type() != "veth" || !strings.HasPrefix(l.Attrs().Name, PortPrefix):
 			return false, nil
+		default:
+			if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+				return false, fmt.Errorf("delete %s of bridge %s: %w", l.Attrs().Name, name, err)
+			}
 		}
 	}
 	if err := h.LinkDel(link); err != nil {

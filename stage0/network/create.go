@@ -392,10 +392,10 @@ func (e Env) Delete(n Network) error {
 		return err
 	}
 	defer unlock()
-	if err := os.Remove(n.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	if _, err := bridge.Remove(n.Bridge.Bridge); err != nil {
+		return err // while it is described, it can be tried again
+	}
+	if err := os.Remove(n.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.RemoveAll(e.place(n.Name))

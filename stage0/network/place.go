@@ -280,7 +280,7 @@ func (p *Placed) otherGateways(i int) []netip.Addr {
 }
 
 // hostEnd names the host's end of a pod's n-th pair.
-func hostEnd(uuid string, n int) string { return fmt.Sprintf("gv%.8s%d", uuid, n) }
+func hostEnd(uuid string, n int) string { return fmt.Sprintf("%s%.8s%d", bridge.PortPrefix, uuid, n) }
 
 // table is what the pod has in the host's nftables.
 func (p *Placed) table() nft.Table {
