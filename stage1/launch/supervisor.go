@@ -26,7 +26,9 @@ const brief = 20 * time.Millisecond
 func (s *Started) Supervise() (err error) {
 	defer func() { s.Release() }()
 	supervise.Brief(s.contract, brief)
-	s.lockLast()
+	if err := s.lockFirst(); err != nil {
+		return err
+	}
 	contract, err := memfile("contract", unix.MFD_NOEXEC_SEAL, wire.Encode(nil, &s.contract))
 	if err != nil {
 		return err
@@ -54,23 +56,35 @@ func (s *Started) Supervise() (err error) {
 	return fmt.Errorf("execute %s: %w", path, err)
 }
 
-// lockLast gives the lock the highest number of what the supervisor has: a
-// process that is killed is closed in that order, and whoever gets the lock then
-// is to find the ports free and the table gone.
-func (s *Started) lockLast() {
-	if s.contract.Lock < 0 {
-		return
+// lockFirst gives the lock a lower number than the ports and the table have.
+// A process that is killed notes its files in the order of their numbers and
+// lets go of them in the opposite one (task_work is last in, first out since
+// Linux 4.3); whoever gets the lock then is to find the ports free.
+func (s *Started) lockFirst() error {
+	c := &s.contract
+	if c.Lock < 0 {
+		return nil
 	}
-	last := s.contract.Lock
-	for _, f := range s.inherit {
-		last = max(last, int(f.Fd()))
+	above := []*int{&c.Table}
+	for i := range c.Forward {
+		above = append(above, &c.Forward[i].FD)
 	}
-	fd, err := unix.FcntlInt(uintptr(s.contract.Lock), unix.F_DUPFD_CLOEXEC, last+1)
-	if err != nil {
-		return // it is released a little early
+	for i := range c.Held {
+		above = append(above, &c.Held[i])
 	}
-	s.inherit = slices.DeleteFunc(s.inherit, func(f *os.File) bool { return int(f.Fd()) == s.contract.Lock })
-	s.contract.Lock = s.inheritFile(os.NewFile(uintptr(fd), "lock"))
+	for _, number := range above {
+		if *number <= 0 || *number > c.Lock {
+			continue
+		}
+		fd, err := unix.FcntlInt(uintptr(*number), unix.F_DUPFD_CLOEXEC, c.Lock+1)
+		if err != nil {
+			return fmt.Errorf("hand the pod's network to the supervisor: %w", err)
+		}
+		i := slices.IndexFunc(s.inherit, func(f *os.File) bool { return int(f.Fd()) == *number })
+		s.inherit[i] = os.NewFile(uintptr(fd), s.inherit[i].Name())
+		*number = fd
+	}
+	return nil
 }
 
 // listen makes a socket in a directory. Its name may be longer than a socket's
