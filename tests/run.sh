@@ -107,7 +107,7 @@ tier_functional() {
 }
 
 tier_services() {
-	apt_need iproute2 nftables wrk || skip services "some packages could not be installed"
+	apt_need wrk || skip services "some packages could not be installed"
 	GANTRY_TEST_SERVICES=$(tests/setup/services.sh) || skip "images of servers" "they could not be made"
 	export GANTRY_TEST_SERVICES
 	go_test 20 ./tests/services
@@ -153,7 +153,7 @@ tier_vm() {
 prepare() {
 	tier=setup
 	CGO_ENABLED=0 go build -o "$work/report" ./tests/cmd/report || exit 1
-	apt_need gcc libc6-dev pkg-config libseccomp-dev busybox-static || skip packages "some could not be installed"
+	apt_need gcc libc6-dev pkg-config libseccomp-dev busybox-static nftables iproute2 passt uidmap || skip packages "some could not be installed"
 	step build make -s build test-programs || finish
 	export GANTRY_TEST_BIN=$PWD/bin
 }

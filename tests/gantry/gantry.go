@@ -21,11 +21,12 @@ import (
 
 // Host is an installation under a temporary directory.
 type Host struct {
-	t      testing.TB
-	bin    string
-	Dir    string   // of everything
-	Env    []string // besides the process's own
-	layout string
+	t         testing.TB
+	bin       string
+	Dir       string   // of everything
+	Env       []string // besides the process's own
+	layout    string
+	networked bool // it has its default network
 }
 
 // Result is how a command ended.
@@ -65,13 +66,14 @@ func New(t testing.TB) *Host {
 // mask takes the default network away: it would change the host's network.
 func (h *Host) mask() string { return filepath.Join(h.Dir, "etc", "net.d", "default.conflist") }
 
-// Networked gives the installation its default network, for tests that have a
-// network namespace of their own.
+// Networked gives the installation its default network, whose bridge is taken
+// away at the end.
 func (h *Host) Networked() {
 	h.t.Helper()
 	if err := os.Remove(h.mask()); err != nil {
 		h.t.Fatal(err)
 	}
+	h.networked = true
 }
 
 // Key is the path of the key pair without its ending.
@@ -149,5 +151,11 @@ func (h *Host) clean() {
 		if r := h.Run("rm", "--force", pod); r.Status != 0 {
 			h.t.Logf("clean up pod %s: %s", pod, r.Stderr)
 		}
+	}
+	if !h.networked {
+		return
+	}
+	if r := h.Run("gc"); r.Status != 0 {
+		h.t.Errorf("clean up networks: %s", r.Stderr)
 	}
 }
