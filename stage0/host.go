@@ -44,8 +44,7 @@ func hostFacts(o bundle.Options, note func(string)) (bundle.Host, error) {
 		if h.Dir, err = os.Getwd(); err != nil {
 			return h, fmt.Errorf("find working directory: %w", err)
 		}
-		_, err := os.Stat("/sys/fs/selinux/enforce")
-		h.SELinux = err == nil
+		h.SELinux = hasSELinux()
 	}
 	if len(o.Ulimits) > 0 {
 		h.Limits, h.CanRaise = ownLimits(), haveCapability(unix.CAP_SYS_RESOURCE)

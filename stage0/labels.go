@@ -13,8 +13,7 @@ import (
 // labelFacts are what AppArmor and SELinux say of themselves.
 func labelFacts(selinux bool) bundle.Labels {
 	var l bundle.Labels
-	on, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	l.AppArmor = err == nil && len(on) > 0 && on[0] == 'Y'
+	l.AppArmor = hasAppArmor()
 	if l.AppArmor {
 		for line := range strings.Lines(string(readOptional("/sys/kernel/security/apparmor/profiles"))) {
 			name, _, _ := strings.Cut(strings.TrimSpace(line), " (") // its mode
@@ -26,6 +25,20 @@ func labelFacts(selinux bool) bundle.Labels {
 	}
 	return l
 }
+
+func hasAppArmor() bool {
+	on, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && len(on) > 0 && on[0] == 'Y'
+}
+
+func hasSELinux() bool {
+	_, err := os.Stat("/sys/fs/selinux/enforce")
+	return err == nil
+}
+
+// relabels tells whether executing a program may change the label it runs
+// under.
+func relabels() bool { return hasAppArmor() || hasSELinux() }
 
 // containerContexts are those that the policy has for containers, as libselinux
 // finds them: in the directory of the policy that /etc/selinux/config names.

@@ -87,7 +87,7 @@ func (e Env) attach(r *ready, q *launch.Request, u *undo.Stack, notes func(strin
 		return nil
 	}
 	if e.Rootless {
-		q.Network, q.NetworkHere = pasta(r.launch.Ports), true
+		q.Network, q.NetworkHere = e.pasta(r.launch.Ports), true
 		return nil
 	}
 	placed, err := e.networks().Place(network.Pod{

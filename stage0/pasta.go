@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	netspec "github.com/gantryrun/gantry/netns/network"
+	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
 
@@ -64,7 +66,10 @@ func checkPasta(c netspec.Choice, ports []netspec.Port) error {
 // happens. It has the network namespace as its standard input: what it may
 // still open by then it could not find by a path, and every other descriptor it
 // closes.
-func pasta(ports []netspec.Port) func(context.Context, *os.File) (*launch.Attached, error) {
+//
+// A death signal ends it with us, unless executing it changes its label, as
+// Debian's profile for pasta does: then gantry-init stays with it.
+func (e Env) pasta(ports []netspec.Port) func(context.Context, *os.File) (*launch.Attached, error) {
 	return func(ctx context.Context, ns *os.File) (*launch.Attached, error) {
 		path, err := findPasta()
 		if err != nil {
@@ -81,10 +86,16 @@ func pasta(ports []netspec.Port) func(context.Context, *os.File) (*launch.Attach
 			return nil, err
 		}
 		defer said.Close()
-		cmd := exec.Command(path, pastaArgs(ports)...)
+		args := pastaArgs(ports)
+		attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+		if relabels() {
+			args = append([]string{stage1.KeepArg, path}, args...)
+			path, attr.Cloneflags = filepath.Join(e.Libexec, "gantry-init"), unix.CLONE_NEWPID
+		}
+		cmd := exec.Command(path, args...)
+		cmd.SysProcAttr = attr
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = ns, w, said
 		cmd.Env = []string{"PATH=/usr/bin:/bin"}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
 		if err := cmd.Start(); err != nil {
 			return nil, fmt.Errorf("start pasta: %w", err)
 		}

@@ -469,3 +469,7 @@ type Apart struct {
 // HoldArg is the argument of gantry-init that only keeps a group from being
 // empty until the app is born there.
 const HoldArg = "hold"
+
+// KeepArg is the argument of gantry-init before a program, and its arguments,
+// that is to end with its parent whatever becomes of its credentials.
+const KeepArg = "keep"

@@ -21,6 +21,9 @@ func main() {
 	if len(os.Args) > 2 && os.Args[1] == child.InitArg {
 		os.Exit(child.Stay(os.Args[2], os.Args[3:]))
 	}
+	if len(os.Args) > 2 && os.Args[1] == stage1.KeepArg {
+		os.Exit(child.Keep(os.Args[2], os.Args[2:]))
+	}
 	if len(os.Args) == 2 && os.Args[1] == stage1.HoldArg {
 		child.Hold()
 		os.Exit(0)

@@ -112,7 +112,7 @@ func listen(in, name string, flags int) (*os.File, error) {
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("make %s socket: %w", name, err)
+		return nil, fmt.Errorf("make %s socket in %s: %w", name, in, err)
 	}
 	return f, nil
 }

@@ -66,6 +66,22 @@ func Stay(path string, args []string) int {
 	return serve(pid, signals)
 }
 
+// Keep is process 1 of a pid namespace with one program in it, which ends with
+// us: the kernel kills what is left of a namespace when its first process is
+// gone. The program's own death signal would not do, since a label that an
+// execve changes clears it (AppArmor, SELinux).
+func Keep(path string, args []string) int {
+	rename()
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	unblockSignals()
+	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
+	if err != nil {
+		return execError(path, err).Code
+	}
+	return serve(pid, signals)
+}
+
 func serve(app int, signals <-chan os.Signal) int {
 	for s := range signals {
 		n, ok := s.(syscall.Signal)
