@@ -46,9 +46,15 @@ func (w *walk) makeRoot(r *stage1.Root) *stage1.StepError {
 	}
 	lower, memory := w.source(r.FD), -1
 	if r.In > 0 {
-		// Attached like a lower one, which overlayfs refuses detached.
+		// Attached like a lower one, which overlayfs refuses detached. A clone
+		// of a shared mount is its peer: what is attached on top of it, as the
+		// lower one is before 6.13, would be on the host as well.
 		memory = w.source(r.In - 1)
-		if err := attachOnRoot(memory); err != nil {
+		err := setattr(memory, stage1.Attr{Propagation: unix.MS_PRIVATE, PropagateBelow: true})
+		if err == nil {
+			err = attachOnRoot(memory)
+		}
+		if err != nil {
 			return failed("attach upper directory", r.Upper, err)
 		}
 	}
