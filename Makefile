@@ -63,6 +63,7 @@ install: build ## to $(DESTDIR)$(PREFIX)
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/gantry $(addprefix $(BIN)/,$(LIBEXEC))
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 docs/man/*.8
+	docs/completion.sh $(BIN)/gantry $(DESTDIR)$(PREFIX)/share
 
 clean: ## remove what was built
 	rm -rf bin bench/out

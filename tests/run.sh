@@ -153,7 +153,7 @@ tier_vm() {
 prepare() {
 	tier=setup
 	CGO_ENABLED=0 go build -o "$work/report" ./tests/cmd/report || exit 1
-	apt_need gcc libc6-dev pkg-config libseccomp-dev busybox-static nftables iproute2 passt uidmap || skip packages "some could not be installed"
+	apt_need gcc libc6-dev pkg-config libseccomp-dev busybox-static nftables iproute2 passt uidmap bash-completion zsh fish || skip packages "some could not be installed"
 	step build make -s build test-programs || finish
 	export GANTRY_TEST_BIN=$PWD/bin
 }

@@ -179,7 +179,12 @@ func clean(e *testscript.Env, bin string) {
 	}
 }
 
+// condition knows abilities by their names, and file:PATH.
 func condition(name string) (bool, error) {
+	if path, ok := strings.CutPrefix(name, "file:"); ok {
+		_, err := os.Stat(path)
+		return err == nil, nil
+	}
 	for _, a := range ability.All() {
 		if a.Name == name {
 			return a.Missing() == nil, nil

@@ -63,7 +63,7 @@ func (a *app) imageListCommand() *cobra.Command {
 }
 
 func (a *app) imageInspectCommand() *cobra.Command {
-	var platform string
+	var platform, format string
 	c := &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Print everything known of an image, as JSON",
@@ -81,9 +81,10 @@ proven on this host.`,
 			if err != nil {
 				return err
 			}
-			return a.json(i)
+			return a.inspection(format, i)
 		},
 	}
+	inspectFlag(c, &format)
 	c.Flags().StringVar(&platform, "platform", "", "`OS/ARCH[/VARIANT]` of a multi-platform image")
 	return c
 }

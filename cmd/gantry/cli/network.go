@@ -103,7 +103,8 @@ func fileOf(n stage0.Network) string {
 }
 
 func (a *app) networkInspectCommand() *cobra.Command {
-	return &cobra.Command{
+	var format string
+	c := &cobra.Command{
 		Use:     "inspect NETWORK...",
 		Short:   "Print everything known of networks, as JSON",
 		Example: "  gantry network inspect default",
@@ -117,9 +118,11 @@ func (a *app) networkInspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.json(all)
+			return a.inspection(format, all)
 		},
 	}
+	inspectFlag(c, &format)
+	return c
 }
 
 const networkCreateLong = `Describe a network, and print its name: a bridge of this host that pods join by

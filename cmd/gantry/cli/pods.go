@@ -160,7 +160,12 @@ func (a *app) psCommand() *cobra.Command {
 		Short:   "Show the processes of a running pod",
 		Example: "  gantry ps web",
 		Aliases: []string{"top"},
-		Args:    exactArgs(1),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 { // podman's ps
+				return withHint(errors.New("gantry ps: a pod is missing"), "'gantry list' shows the pods, 'gantry ps POD' the processes of one")
+			}
+			return exactArgs(1)(c, args)
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			e, err := a.env(args[0])
 			if err != nil {
@@ -232,10 +237,11 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 }
 
 func (a *app) inspectCommand() *cobra.Command {
-	return &cobra.Command{
+	var format string
+	c := &cobra.Command{
 		Use:     "inspect POD",
 		Short:   "Print everything recorded about a pod, as JSON",
-		Example: "  gantry inspect web",
+		Example: "  gantry inspect web\n  gantry inspect --format '{{.State}} {{.PID}}' web",
 		Args:    exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			e, err := a.env(args[0])
@@ -246,9 +252,11 @@ func (a *app) inspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.json(i)
+			return a.inspection(format, i)
 		},
 	}
+	inspectFlag(c, &format)
+	return c
 }
 
 func (a *app) execCommand() *cobra.Command {

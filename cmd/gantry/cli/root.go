@@ -3,11 +3,9 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 )
@@ -63,6 +61,7 @@ func (a *app) commands() []entry {
 		{"check", "host", a.checkCommand},
 		{"config", "host", a.configCommand},
 		{"version", "host", a.versionCommand},
+		{"completion", "host", a.completionCommand},
 	}
 }
 
@@ -128,6 +127,9 @@ func (a *app) root(only string) *cobra.Command {
 		cmd.GroupID = e.group
 		c.AddCommand(cmd)
 	}
+	if only == cobra.ShellCompRequestCmd || only == cobra.ShellCompNoDescRequestCmd {
+		a.completes(c)
+	}
 	return c
 }
 
@@ -151,39 +153,4 @@ func rangeArgs(lo, hi int) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// formatFlag adds --format to a command that prints records.
-func formatFlag(c *cobra.Command, format *string) {
-	c.Flags().StringVar(format, "format", "table", "print as `FORMAT`: table or json")
-}
-
-// table prints rows under a header for people, or v as JSON for programs.
-func (a *app) table(format string, v any, header []string, rows [][]string) error {
-	switch format {
-	case "json":
-		return a.json(v)
-	case "table":
-		w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
-		if len(header) > 0 {
-			fmt.Fprintln(w, strings.Join(header, "\t"))
-		}
-		oneLine := strings.NewReplacer("\t", " ", "\n", " ")
-		for _, r := range rows {
-			for i := range r {
-				r[i] = oneLine.Replace(printable(r[i]))
-			}
-			fmt.Fprintln(w, strings.Join(r, "\t"))
-		}
-		return w.Flush()
-	}
-	return fmt.Errorf("unknown format %q: use table or json", format)
-}
-
-// json prints v indented, HTML characters as they are.
-func (a *app) json(v any) error {
-	e := json.NewEncoder(a.out)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

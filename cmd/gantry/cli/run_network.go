@@ -13,7 +13,7 @@ import (
 func registerNetworks(s *pflag.FlagSet, o *bundle.Options) {
 	const usage = "`NETWORK` none, host, pod:POD, ns:PATH, or NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface=NAME], several separated by commas"
 	s.StringArrayVar(&o.Net, "net", nil, usage+" (default: the network default)")
-	s.AddFlag(&pflag.Flag{Name: "network", Usage: "same as --net", Value: s.Lookup("net").Value})
+	s.AddFlag(&pflag.Flag{Name: "network", Usage: "same as --net", Value: s.Lookup("net").Value, DefValue: "[]"})
 	s.StringVar(&o.IP, "ip", "", "have the IPv4 `ADDRESS` on the pod's network")
 	s.StringVar(&o.IP6, "ip6", "", "have the IPv6 `ADDRESS` on the pod's network")
 	s.StringVar(&o.MAC, "mac-address", "", "have the `MAC` on the pod's network")

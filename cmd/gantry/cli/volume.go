@@ -115,6 +115,7 @@ The first pod that mounts it fills it with what its image has there.`,
 
 func (a *app) volumeInspectCommand() *cobra.Command {
 	var all bool
+	var format string
 	c := &cobra.Command{
 		Use:     "inspect VOLUME...",
 		Short:   "Print everything known of volumes, as JSON",
@@ -133,15 +134,16 @@ func (a *app) volumeInspectCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.json(volumes)
+				return a.inspection(format, volumes)
 			}
 			volumes, err := stage0.InspectVolumes(e, args)
 			if err != nil {
 				return err
 			}
-			return a.json(volumes)
+			return a.inspection(format, volumes)
 		},
 	}
+	inspectFlag(c, &format)
 	c.Flags().BoolVarP(&all, "all", "a", false, "all volumes")
 	return c
 }

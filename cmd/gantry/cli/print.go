@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+	"text/template"
+
+	"github.com/spf13/cobra"
+)
+
+// formatFlag adds --format to a command that prints records.
+func formatFlag(c *cobra.Command, format *string) {
+	c.Flags().StringVar(format, "format", "table", "print as `FORMAT`: table, json, or a template for each, as in '{{.Name}}'")
+}
+
+// inspectFlag adds --format to a command that prints JSON.
+func inspectFlag(c *cobra.Command, format *string) {
+	c.Flags().StringVarP(format, "format", "f", "json", "print as `FORMAT`: json, or a template for each, as in '{{.Name}}'")
+}
+
+// table prints rows under a header for people, or v as JSON for programs, or
+// each of v by a template.
+func (a *app) table(format string, v any, header []string, rows [][]string) error {
+	switch {
+	case format == "json":
+		return a.json(v)
+	case format == "table":
+		w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
+		if len(header) > 0 {
+			fmt.Fprintln(w, strings.Join(header, "\t"))
+		}
+		oneLine := strings.NewReplacer("\t", " ", "\n", " ")
+		for _, r := range rows {
+			for i := range r {
+				r[i] = oneLine.Replace(printable(r[i]))
+			}
+			fmt.Fprintln(w, strings.Join(r, "\t"))
+		}
+		return w.Flush()
+	case strings.Contains(format, "{{"):
+		return a.template(format, v)
+	}
+	return fmt.Errorf("unknown format %q: use table, json, or a template such as '{{.%s}}'", format, someField(v))
+}
+
+// inspection prints v as JSON, or by a template.
+func (a *app) inspection(format string, v any) error {
+	if format == "table" || format != "json" && !strings.Contains(format, "{{") {
+		return fmt.Errorf("unknown format %q: use json, or a template such as '{{.%s}}'", format, someField(v))
+	}
+	return a.table(format, v, nil, nil)
+}
+
+// template prints each of v on a line of its own. A table in front of it, as
+// podman has it, aligns the columns between tabs.
+func (a *app) template(format string, v any) error {
+	text, aligned := strings.CutPrefix(format, "table ")
+	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
+	t, err := template.New("format").Funcs(template.FuncMap{
+		"json": func(v any) (string, error) {
+			b, err := json.Marshal(v)
+			return string(b), err
+		},
+		"join":  strings.Join,
+		"lower": strings.ToLower, "upper": strings.ToUpper,
+	}).Parse(text)
+	if err != nil {
+		return fmt.Errorf("--format %q: %s", format, templateError(err))
+	}
+	out := io.Writer(a.out)
+	if aligned {
+		w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
+		defer w.Flush()
+		out = w
+		heading(w, t, v)
+	}
+	for _, one := range each(v) {
+		var line strings.Builder
+		if err := t.Execute(&line, one); err != nil {
+			return withHint(fmt.Errorf("--format %q: %s", format, templateError(err)),
+				"there are %s, and the functions json, join, lower and upper", strings.Join(fields(one), ", "))
+		}
+		fmt.Fprintln(out, printable(line.String()))
+	}
+	return nil
+}
+
+// heading prints the template with the names of the fields in place of their
+// values, where it uses them as they are.
+func heading(w io.Writer, t *template.Template, v any) {
+	names := map[string]string{}
+	for _, f := range fields(v) {
+		names[f] = strings.ToUpper(f)
+	}
+	var line strings.Builder
+	if t.Execute(&line, names) == nil {
+		fmt.Fprintln(w, line.String())
+	}
+}
+
+// templateError leaves out of a message where in our own naming it happened.
+func templateError(err error) string {
+	text := strings.TrimPrefix(err.Error(), "template: ")
+	if _, rest, ok := strings.Cut(text, `executing "format" `); ok {
+		return rest
+	}
+	return text
+}
+
+// each is what a slice has, or the one thing that is none.
+func each(v any) []any {
+	r := reflect.ValueOf(v)
+	if r.Kind() != reflect.Slice {
+		return []any{v}
+	}
+	all := make([]any, r.Len())
+	for i := range all {
+		all[i] = r.Index(i).Interface()
+	}
+	return all
+}
+
+// fields are the names a template can use of v.
+func fields(v any) []string {
+	t := reflect.TypeOf(v)
+	if t != nil && t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t == nil || t.Kind() != reflect.Struct {
+		return nil
+	}
+	var names []string
+	for _, f := range reflect.VisibleFields(t) {
+		if f.IsExported() && !f.Anonymous {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+func someField(v any) string {
+	if names := fields(v); len(names) > 0 {
+		return names[0]
+	}
+	return "Name"
+}
+
+// json prints v indented, HTML characters as they are.
+func (a *app) json(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

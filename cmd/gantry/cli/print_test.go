@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/gantryrun/gantry/stage0"
+)
+
+func TestTemplates(t *testing.T) {
+	records := []stage0.Record{
+		{UUID: "1", Name: "web", State: "running", Command: []string{"serve", "-v"}},
+		{UUID: "2", State: "exited", Command: []string{"a\x1bb"}},
+	}
+	for _, c := range []struct{ format, want, wrong, hint string }{
+		{format: "{{.Name}}:{{.State}}", want: "web:running\n:exited\n"},
+		{format: `{{.UUID}}\t{{join .Command " "}}`, want: "1\tserve -v\n2\ta�b\n"},
+		{format: "{{json .Command}}{{upper .Name}}", want: "[\"serve\",\"-v\"]WEB\n[\"a\\u001bb\"]\n"},
+		{format: `table {{.UUID}}\t{{.Name}}`, want: "UUID   NAME\n1      web\n2      \n"},
+		{format: "{{if .Name}}{{.Name}}{{end}}", want: "web\n\n"},
+		{format: "{{.Names}}", wrong: `--format "{{.Names}}": at <.Names>: can't evaluate field Names`, hint: "there are UUID, Name, State, "},
+		{format: "{{.Name", wrong: `--format "{{.Name": format:1: unclosed action`},
+		{format: "xml", wrong: `unknown format "xml": use table, json, or a template such as '{{.UUID}}'`},
+	} {
+		var out bytes.Buffer
+		a := &app{out: &out}
+		err := a.table(c.format, records, nil, nil)
+		if out.String() != c.want && c.wrong == "" {
+			t.Errorf("%s: %q, want %q", c.format, out.String(), c.want)
+		}
+		if (err == nil) != (c.wrong == "") || err != nil && !strings.HasPrefix(err.Error(), c.wrong) {
+			t.Errorf("%s: %v, want %q", c.format, err, c.wrong)
+		}
+		if h, ok := err.(interface{ Hint() string }); c.hint != "" && (!ok || !strings.HasPrefix(h.Hint(), c.hint)) {
+			t.Errorf("%s: hint %v, want %q", c.format, err, c.hint)
+		}
+	}
+	// What is one record and not a list of them is one line.
+	var out bytes.Buffer
+	if err := (&app{out: &out}).inspection("{{.Name}}", records[0]); err != nil || out.String() != "web\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	if err := (&app{out: &out}).inspection("table", records[0]); err == nil {
+		t.Error("inspect has no table")
+	}
+}
