@@ -54,8 +54,12 @@ func TestHostsMountTable(t *testing.T) {
 		t.Fatalf("the kernel does not tell of a mount that went: %v", err)
 	}
 	for _, options := range [][]string{
-		nil, {"--read-only"}, {"--userns=auto"}, {"--userns=auto", "--read-only"},
-		{"-v", "data:/srv"}, {"--userns=auto", "-v", "data:/srv", "-v", dir + ":/mnt:ro"},
+		nil,
+		{"--read-only"},
+		{"--userns=auto"},
+		{"--userns=auto", "--read-only"},
+		{"-v", "data:/srv"},
+		{"--userns=auto", "-v", "data:/srv", "-v", dir + ":/mnt:ro"},
 		{"--mount", "type=image,src=" + ref + ",dst=/img,subpath=etc"},
 		{"--mount", "type=bind,src=" + dir + ",dst=/img,bind-propagation=rslave"},
 	} {
