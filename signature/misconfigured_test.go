@@ -54,6 +54,7 @@ func TestMisconfigurations(t *testing.T) {
 		{"not text", head + "Accept=\xff\xfe\n", "not UTF-8 text"},
 		{"tag in prefix", "[Trust]\nPrefix=registry.example/a:1\nAccept=reject\n", "line 2: the prefix registry.example/a:1: a prefix has no tag and no digest"},
 		{"glob in prefix", "[Trust]\nPrefix=registry.example/a*\nAccept=reject\n", "* stands alone for everything; a prefix already covers whatever lies below it"},
+		{"a path", "[Trust]\nPrefix=/srv/images/\nAccept=reject\n", "line 2: the prefix /srv/images/ is a path; write oci:/srv/images for the layouts there"},
 		{"no registry", "[Trust]\nPrefix=nginx\nAccept=reject\n", "line 2: the prefix nginx does not begin with a registry; write docker.io/library/nginx or docker.io/nginx"},
 		{"dots in prefix", "[Trust]\nPrefix=registry.example/../x\nAccept=reject\n", `".." is not a component of a repository name`},
 		{"relative layout", "[Trust]\nPrefix=oci:images\nAccept=reject\n", "line 2: the prefix oci:images needs a clean absolute path"},

@@ -39,14 +39,14 @@ func OpenReceipts(dir, keyFile string) (*Receipts, error) {
 // OpenReceiptsWithKey is for keys that come from elsewhere than a file.
 func OpenReceiptsWithKey(dir string, key []byte) (*Receipts, error) {
 	if len(key) != hostKeySize {
-		return nil, fmt.Errorf("open receipts %s: a host key has %d bytes, not %d", dir, hostKeySize, len(key))
+		return nil, fmt.Errorf("%s: a host key has %d bytes, not %d", dir, hostKeySize, len(key))
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("open receipts: %w", err)
+		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open receipts: %w", err)
+		return nil, err
 	}
 	return &Receipts{root: root, key: key}, nil
 }

@@ -256,6 +256,9 @@ func CanonicalPrefix(s string) (string, error) {
 		}
 		return scheme + ":" + path.Clean(p), nil
 	}
+	if path.IsAbs(s) {
+		return "", fmt.Errorf("the prefix %s is a path; write oci:%s for the layouts there", clip(s), clip(path.Clean(s)))
+	}
 	s = strings.TrimSuffix(s, "/")
 	host, rest, nested := strings.Cut(s, "/")
 	host = strings.ToLower(host)

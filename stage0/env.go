@@ -95,7 +95,8 @@ func oursAlone(flag, dir string) error {
 		return fmt.Errorf("%s %s: others can write it (mode %04o); 'chmod go-w %s' mends that", flag, dir, st.Mode&0o7777, dir)
 	}
 	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s %s: it belongs to user %d", flag, dir, st.Uid)
+		// Root of a user namespace does not see who the others are.
+		return &hint{fmt.Errorf("%s %s: it belongs to somebody else", flag, dir), "'gantry config' without that flag or variable shows the directories of this user"}
 	}
 	return nil
 }

@@ -86,15 +86,18 @@ func readOptional(name string) []byte {
 // huge one is refused (CVE-2024-9676, CVE-2026-47262).
 func imageFiles(root *os.File) (bundle.ImageFiles, error) {
 	var f bundle.ImageFiles
-	for name, to := range map[string]*[]byte{"etc/passwd": &f.Passwd, "etc/group": &f.Group} {
-		b, err := rootfs.ReadRegular(root, name, maxAccountFile)
+	for _, file := range []struct {
+		name string
+		to   *[]byte
+	}{{"etc/passwd", &f.Passwd}, {"etc/group", &f.Group}} {
+		b, err := rootfs.ReadRegular(root, file.name, maxAccountFile)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			continue
 		}
 		if err != nil {
-			return f, fmt.Errorf("read the image's /%s: %w", name, err)
+			return f, fmt.Errorf("read the image's /%s: %w", file.name, err)
 		}
-		*to = b
+		*file.to = b
 	}
 	return f, nil
 }

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/gantryrun/gantry/internal/flock"
@@ -26,19 +27,27 @@ const tempPrefix = ".tmp-"
 // a power cut; when it returns an error the old content is still there. perm
 // is applied as given, whatever the umask.
 func Write(dir *os.Root, name string, data []byte, perm os.FileMode) error {
+	failed := func(err error) error {
+		// It is about this file for whoever reads it, not about a temporary one.
+		var about *fs.PathError
+		if errors.As(err, &about) {
+			err = about.Err
+		}
+		return fmt.Errorf("write %s: %w", filepath.Join(dir.Name(), name), err)
+	}
 	temp, f, err := create(dir, name)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return failed(err)
 	}
 	if err := fill(f, data, perm); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", name, err), discard(dir, temp, f))
+		return errors.Join(failed(err), discard(dir, temp, f))
 	}
 	if err := dir.Rename(temp, name); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", name, err), discard(dir, temp, f))
+		return errors.Join(failed(err), discard(dir, temp, f))
 	}
 	// Closed only now: the lock on the temporary file ends with it.
 	if err := f.Close(); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return failed(err)
 	}
 	return SyncDir(dir, path.Dir(name))
 }

@@ -220,7 +220,11 @@ func Plug(ctx context.Context, libexec, podDir string, ns *os.File, all []Plugge
 		}
 		if err != nil {
 			// A failed ADD may have left something, as may those before it.
-			return errors.Join(err, Unplug(context.WithoutCancel(ctx), libexec, podDir, ns))
+			undone := Unplug(context.WithoutCancel(ctx), libexec, podDir, ns)
+			if undone != nil && undone.Error() == "detach: "+err.Error() {
+				undone = nil // what stands in the way of both is told once
+			}
+			return errors.Join(err, undone)
 		}
 	}
 	return nil

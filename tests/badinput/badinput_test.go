@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,9 @@ type fixture struct {
 	registry string // host:port
 	image    string // a reference to the row's image
 	env      []string
-	lacks    string // system calls the kernel shall not have
+	lacks    string   // system calls the kernel shall not have
+	before   []string // a command that executes gantry
+	user     int      // who runs gantry, in a directory of the row; 0 is root
 	shown    []string
 }
 
@@ -96,10 +99,15 @@ func (f *fixture) meet(args []string) gantry.Result {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	var before []string
+	before := f.before
 	if f.lacks != "" {
 		before = []string{self, "--"}
 		f.env = append(f.env, lackVar+"="+f.lacks)
+	}
+	if f.user > 0 {
+		id := strconv.Itoa(f.user)
+		f.env = append(f.env, "HOME="+f.Dir, "XDG_RUNTIME_DIR="+f.Dir, "GANTRY_LIBEXEC_DIR="+filepath.Join(f.Dir, "bin"))
+		before = []string{"setpriv", "--reuid=" + id, "--regid=" + id, "--clear-groups", "sh", "-c", `shift; exec "$0" "$@"`, filepath.Join(f.Dir, "bin", "gantry")}
 	}
 	return f.Host.Wrapped(before, f.env, 3*time.Minute, args...)
 }
@@ -149,10 +157,13 @@ func (f *fixture) state() []string {
 // kept are files that a refused fetch may keep: what was verified, and will
 // not be fetched again, and the files of locks.
 func kept(rel string) bool {
-	for _, dir := range []string{"store/blobs/", "trees/layers/", "trees/locks/", "trees/loops/", "trees/images/", "trees/plain/", "pods/", "receipts/"} {
+	for _, dir := range []string{"store/blobs/", "trees/layers/", "trees/locks/", "trees/loops/", "trees/images/", "trees/plain/", "pods/", "receipts/", "networks/cni/"} {
 		if strings.HasPrefix(rel, dir) {
 			return true
 		}
+	}
+	if strings.HasSuffix(rel, "/volume.json") {
+		return true // a volume outlives who made it, and is filled by the next pod
 	}
 	return slices.Contains([]string{"host.key", "store/index.json", "store/index.json.next", "store/oci-layout", "store/version"}, rel)
 }
@@ -183,13 +194,13 @@ var patterns = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "…"},
 	{regexp.MustCompile(`pod [0-9a-f]{8}\b`), "pod 0a1b2c3d"},
-	{regexp.MustCompile(`(rm --force) [0-9a-f]{8}\b`), "$1 0a1b2c3d"},
+	{regexp.MustCompile(`(rm --force|gantry stop|in use by) [0-9a-f]{8}\b`), "$1 0a1b2c3d"},
 	{regexp.MustCompile(`\bGo-http-client/[0-9.]+`), "Go-http-client"},
 	{regexp.MustCompile(`50-oci_-\S+-oci\.conf`), "50-oci_-srv-oci.conf"},
 	// What depends on how the test programs were built, and on the limits that
 	// this host's control groups have.
 	{regexp.MustCompile(`(the manifest says|sends more than the) \d+`), "$1 SIZE"},
-	{regexp.MustCompile(`images/[0-9a-f]{64}`), "images/…"},
+	{regexp.MustCompile(`(images|sha256)/[0-9a-f]{64}`), "$1/…"},
 	{regexp.MustCompile(`gantry: note: running without the default limit on [^\n]*\n`), ""},
 	{regexp.MustCompile(`(\.host\.key)-[0-9a-f]{16}`), "$1-…"},
 	// Which write meets the end of the disk is the kernel's affair.

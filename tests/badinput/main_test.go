@@ -156,6 +156,6 @@ func lack(calls string, args []string) error {
 }
 
 var numbers = map[string]uint32{
-	"fsopen": unix.SYS_FSOPEN, "openat2": unix.SYS_OPENAT2,
+	"clone3": unix.SYS_CLONE3, "fsopen": unix.SYS_FSOPEN, "openat2": unix.SYS_OPENAT2,
 	"mount_setattr": unix.SYS_MOUNT_SETATTR, "open_tree": unix.SYS_OPEN_TREE, "pidfd_open": unix.SYS_PIDFD_OPEN,
 }

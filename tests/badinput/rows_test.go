@@ -18,7 +18,7 @@ import (
 
 func rows() []row {
 	var all []row
-	for _, part := range [][]row{commandRows(), referenceRows(), registryRows(), contentRows(), trustRows(), appRows(), hostRows()} {
+	for _, part := range [][]row{commandRows(), referenceRows(), registryRows(), contentRows(), trustRows(), appRows(), networkRows(), permissionRows(), hostRows()} {
 		all = append(all, part...)
 	}
 	return all
@@ -355,6 +355,24 @@ func hostRows() []row {
 			fill(f, filepath.Join(f.Dir, "lib/ballast"))
 			return []string{"run", "--rm", "--net=none", ref, "exit", "0"}
 		}},
+		{group: group, name: "a file system without a free inode", do: func(f *fixture) []string {
+			f.Add("app", f.program())
+			f.small(32<<20, "nr_inodes=16")
+			return []string{"fetch", "--quiet", "--insecure-options=image", f.Ref("app")}
+		}},
+		{group: group, name: "a full disk, to copy into a volume on", do: func(f *fixture) []string {
+			f.small(32 << 20)
+			i := f.program(imagetest.File{Path: "data/big", Mode: 0o644, Body: noise(2 << 20)})
+			i.Config.Config.Volumes = map[string]struct{}{"/data": {}}
+			ref := f.fetched(i)
+			fillTo(f, filepath.Join(f.Dir, "lib/ballast"), 1<<20)
+			return []string{"run", "--rm", "--net=none", "--volume=db:/data", ref, "exit", "0"}
+		}},
+		{group: group, name: "too few open files", do: func(f *fixture) []string {
+			ref := f.fetched(f.program())
+			f.before = []string{"sh", "-c", `ulimit -n 10; exec "$0" "$@"`}
+			return []string{"run", "--rm", "--net=none", ref, "exit", "0"}
+		}},
 		{group: group, name: "a file system that is read-only", do: func(f *fixture) []string {
 			f.Add("app", f.program())
 			f.small(4 << 20)
@@ -373,6 +391,7 @@ func hostRows() []row {
 			f.Must("prepare", ref)
 			return []string{"image", "rm", ref}
 		}},
+		lacks("a kernel without clone3", "clone3"),
 		lacks("a kernel without fsopen", "fsopen"),
 		lacks("a kernel without openat2", "openat2"),
 		lacks("a kernel without open_tree", "open_tree"),
@@ -381,13 +400,13 @@ func hostRows() []row {
 }
 
 // small puts the store on a file system of so many bytes.
-func (f *fixture) small(size int) {
+func (f *fixture) small(size int, options ...string) {
 	f.t.Helper()
 	lib := filepath.Join(f.Dir, "lib")
 	if err := os.MkdirAll(lib, 0o700); err != nil {
 		f.t.Fatal(err)
 	}
-	if err := unix.Mount("none", lib, "tmpfs", 0, fmt.Sprintf("mode=0700,size=%d", size)); err != nil {
+	if err := unix.Mount("none", lib, "tmpfs", 0, strings.Join(append(options, fmt.Sprintf("mode=0700,size=%d", size)), ",")); err != nil {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { _ = unix.Unmount(lib, unix.MNT_DETACH) })
@@ -405,6 +424,18 @@ func fill(f *fixture, name string) {
 		if _, err := w.Write(b); err != nil {
 			return
 		}
+	}
+}
+
+// fillTo leaves that many bytes.
+func fillTo(f *fixture, name string, left uint64) {
+	f.t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(name), &st); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.WriteFile(name, noise(int(st.Bavail*uint64(st.Bsize)-left)), 0o600); err != nil {
+		f.t.Fatal(err)
 	}
 }
 
