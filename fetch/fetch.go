@@ -22,6 +22,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gantryrun/gantry/fetch/registries"
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
@@ -90,13 +91,15 @@ type Request struct {
 	Pull     Pull
 	Insecure Insecure
 	AuthFile string // --authfile
-	Libexec  string // directory of gantry-fetch
-	Limits   tree.Limits
-	Store    *store.Store
-	Trees    *tree.Dir
-	Receipts *signature.Receipts
-	Progress Progress // nil for silence
-	Stdin    *os.File // what a source called "-" is read from
+	// Registries are what this host knows of registries; nil is nothing.
+	Registries *registries.Registries
+	Libexec    string // directory of gantry-fetch
+	Limits     tree.Limits
+	Store      *store.Store
+	Trees      *tree.Dir
+	Receipts   *signature.Receipts
+	Progress   Progress // nil for silence
+	Stdin      *os.File // what a source called "-" is read from
 }
 
 // source is where the bytes come from.
@@ -118,8 +121,9 @@ type Result struct {
 // fetcher is one run.
 type fetcher struct {
 	Request
-	src   source
-	local *Result // what is here already under this name, judged or not
+	src    source
+	local  *Result // what is here already under this name, judged or not
+	mirror bool    // there is another place to ask
 }
 
 // Fetch brings an image, or makes sure that it is here. The name is tagged
@@ -161,6 +165,17 @@ func (f *fetcher) run(ctx context.Context) (Result, error) {
 		}
 	}
 	f.local = here
+	if res, done := f.fromMirrors(ctx); done {
+		return res, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	return f.fromSource(ctx)
+}
+
+// fromSource brings the image from where it lives.
+func (f *fetcher) fromSource(ctx context.Context) (Result, error) {
 	src, err := openSource(ctx, f.Request)
 	if err != nil {
 		return f.without(err)
@@ -243,7 +258,7 @@ func (f *fetcher) policyHash() string {
 // without falls back on what is here when the source cannot be asked and the
 // user said that this will do.
 func (f *fetcher) without(err error) (Result, error) {
-	if f.Pull != Newer || f.local == nil || !errors.Is(err, ErrUnreachable) {
+	if f.mirror || f.Pull != Newer || f.local == nil || !errors.Is(err, ErrUnreachable) {
 		return Result{}, err
 	}
 	res, keepErr := f.keep(f.local)

@@ -111,7 +111,10 @@ func (s *registry) tlsHint(e *wire.Error) string {
 	if strings.Contains(e.Text, "plain HTTP") {
 		return "if that is what you want: --insecure-options=http"
 	}
-	return "install its authority in this host's certificate store; to go without: --insecure-options=tls"
+	if strings.Contains(e.Text, "certificate required") || strings.Contains(e.Text, "bad certificate") {
+		return "it wants to know us: name Certificate= and Key= for it in a file of registries.d, as docs/images.md shows"
+	}
+	return "name its authority in a file of registries.d, as docs/images.md shows, or install it in this host's certificate store; to go without: --insecure-options=tls"
 }
 
 // missing words that nothing may be fetched.

@@ -58,6 +58,16 @@ type registry struct {
 
 func openRegistry(ctx context.Context, r Request) (*registry, error) {
 	ref := r.source()
+	if file := r.Registries.Blocked(ref.Host, ref.Repository); file != "" {
+		return nil, &Problem{What: fmt.Sprintf("fetch %s: %s says that it is not to be asked", ref.Familiar(), file), Mend: "take Blocked=yes out of that file, if it is yours to decide"}
+	}
+	set, gives, err := r.Registries.Settings(ref.Host, ref.Repository)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", ref.Familiar(), err)
+	}
+	if gives != "" && r.Progress != nil {
+		r.Progress.Line(fmt.Sprintf("warning: %s: %s may be somebody else, by Insecure= of %s", ref.Familiar(), ref.Host, gives))
+	}
 	cred, err := findCredentials(ctx, r.AuthFile, ref.Host, ref.Repository)
 	if err != nil {
 		return nil, err
@@ -68,7 +78,8 @@ func openRegistry(ctx context.Context, r Request) (*registry, error) {
 	}
 	c, err := converse(p, wire.NetStart{
 		Host: ref.Host, Repository: ref.Repository, Credential: cred.Credential,
-		PlainHTTP: r.Insecure.HTTP, InsecureTLS: r.Insecure.TLS, UserAgent: "gantry/" + version.String(),
+		PlainHTTP: r.Insecure.HTTP || set.PlainHTTP, InsecureTLS: r.Insecure.TLS || set.InsecureTLS,
+		Authorities: set.Authorities, Certificate: set.Certificate, Key: set.Key, UserAgent: "gantry/" + version.String(),
 	}, r.Ref.Familiar(), r.Progress)
 	if err != nil {
 		p.stop()

@@ -37,8 +37,11 @@ type NetStart struct {
 	Host        string     `json:"host"` // canonical: docker.io, registry:5000
 	Repository  string     `json:"repository"`
 	Credential  Credential `json:"credential"`
-	PlainHTTP   bool       `json:"plainHTTP"`   // asked for by --insecure-options=http
-	InsecureTLS bool       `json:"insecureTLS"` // asked for by --insecure-options=tls
+	PlainHTTP   bool       `json:"plainHTTP"`             // asked for by --insecure-options=http
+	InsecureTLS bool       `json:"insecureTLS"`           // asked for by --insecure-options=tls
+	Authorities []byte     `json:"authorities,omitempty"` // PEM, besides those of the host
+	Certificate []byte     `json:"certificate,omitempty"` // PEM, shown to this registry alone
+	Key         []byte     `json:"key,omitempty"`
 	UserAgent   string     `json:"userAgent"`
 }
 

@@ -101,6 +101,10 @@ func classify(err error) wire.Code {
 	return wire.Other
 }
 
+// remoteAlert is what crypto/tls calls an alert of the other side, which is of a
+// type that it keeps to itself.
+const remoteAlert = "remote error"
+
 func isTLS(err error) bool {
 	var (
 		record   tls.RecordHeaderError
@@ -109,7 +113,11 @@ func isTLS(err error) bool {
 		hostname x509.HostnameError
 		invalid  x509.CertificateInvalidError
 		alert    tls.AlertError
+		op       *net.OpError
 	)
+	if errors.As(err, &op) && op.Op == remoteAlert {
+		return true
+	}
 	return errors.As(err, &record) || errors.As(err, &verify) || errors.As(err, &unknown) ||
 		errors.As(err, &hostname) || errors.As(err, &invalid) || errors.As(err, &alert) ||
 		errors.Is(err, http.ErrSchemeMismatch)
@@ -135,6 +143,8 @@ func plain(err error) string {
 		return "its certificate has expired or is not valid yet (is the clock right?): " + invalid.Error()
 	case errors.As(err, &dns):
 		return "look up " + dns.Name + ": " + dns.Err
+	case errors.As(err, &op) && op.Op == remoteAlert:
+		return "it ends the handshake: " + op.Err.Error()
 	case errors.As(err, &op) && op.Addr != nil:
 		return op.Op + " " + op.Addr.String() + ": " + op.Err.Error()
 	}

@@ -94,7 +94,11 @@ func openSession(ctx context.Context, o wire.NetStart, p pace, tell func(string)
 	if err := s.ref.ValidateRepository(); err != nil {
 		return nil, fmt.Errorf("repository %s: %w", o.Repository, err)
 	}
-	transport := retry.NewTransport(newTransport(u, o.InsecureTLS, p))
+	guarded, err := newTransport(u, o, p)
+	if err != nil {
+		return nil, err
+	}
+	transport := retry.NewTransport(guarded)
 	waits := &patience{tell: tell}
 	transport.Policy = func() retry.Policy { return waits }
 	cred := auth.Credential{

@@ -5,6 +5,7 @@ package worker
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -43,7 +44,8 @@ const (
 // so a name that changes its mind (DNS rebinding) gains nothing.
 type guard struct {
 	base     http.RoundTripper
-	registry *url.URL // scheme and host
+	home     http.RoundTripper // to the registry itself, which may know us by a certificate
+	registry *url.URL          // scheme and host
 	pace     pace
 	mu       sync.Mutex
 	realms   map[string]bool
@@ -65,7 +67,11 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Header.Del("Authorization")
 		req.Header.Del("Cookie")
 	}
-	resp, err := g.pace.hold(g.base, req)
+	base := g.base
+	if home {
+		base = g.home
+	}
+	resp, err := g.pace.hold(base, req)
 	if err == nil && home && resp.StatusCode == http.StatusUnauthorized {
 		g.remember(resp.Header.Values("WWW-Authenticate"))
 	}
@@ -107,12 +113,16 @@ func sameOrigin(a, b *url.URL) bool {
 }
 
 // newTransport makes the guarded transport for one registry.
-func newTransport(registry *url.URL, insecureTLS bool, p pace) *guard {
+func newTransport(registry *url.URL, o wire.NetStart, p pace) (*guard, error) {
+	config, err := tlsConfig(o)
+	if err != nil {
+		return nil, err
+	}
 	dial := &dialer{registry: registry.Hostname(), loopback: isLoopback(registry.Hostname()), proxies: proxies()}
-	return &guard{registry: registry, pace: p, realms: map[string]bool{}, base: &http.Transport{
+	base := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           dial.DialContext,
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecureTLS}, //nolint:gosec // --insecure-options=tls
+		TLSClientConfig:       config,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: headerTimeout,
 		ForceAttemptHTTP2:     true,
@@ -121,7 +131,36 @@ func newTransport(registry *url.URL, insecureTLS bool, p pace) *guard {
 		// A layer is compressed already, and its digest is over the bytes sent.
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
-	}}
+	}
+	g := &guard{registry: registry, pace: p, realms: map[string]bool{}, base: base, home: base}
+	if len(o.Certificate) > 0 {
+		own, err := tls.X509KeyPair(o.Certificate, o.Key)
+		if err != nil {
+			return nil, fail(wire.TLS, "the certificate for %s cannot be used: %v", o.Host, err)
+		}
+		home := base.Clone()
+		home.TLSClientConfig.Certificates = []tls.Certificate{own}
+		g.home = home
+	}
+	return g, nil
+}
+
+// tlsConfig trusts the host's authorities and those that are for this registry:
+// its token server and its storage often have theirs from the same.
+func tlsConfig(o wire.NetStart) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureTLS} //nolint:gosec // asked for by name
+	if len(o.Authorities) == 0 {
+		return c, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a host without any
+	}
+	if !pool.AppendCertsFromPEM(o.Authorities) {
+		return nil, fail(wire.TLS, "the authorities for %s have no certificate in PEM", o.Host)
+	}
+	c.RootCAs = pool
+	return c, nil
 }
 
 // dialer refuses addresses that only a confused or hostile registry would

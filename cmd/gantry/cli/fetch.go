@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gantryrun/gantry/fetch"
+	"github.com/gantryrun/gantry/fetch/registries"
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
@@ -126,6 +127,9 @@ func (a *app) source(e stage0.Env, place string, sf sourceFlags, quiet bool, ins
 	if f.Policy, err = signature.LoadPolicy(e.ConfigPath); err != nil {
 		return nil, err
 	}
+	if f.Registries, err = registries.Load(e.ConfigPath); err != nil {
+		return nil, withHint(fmt.Errorf("read what is known of registries: %w", err), "mend that file or remove it: while it cannot be read nothing is fetched")
+	}
 	return f, f.open(e)
 }
 
@@ -214,7 +218,10 @@ With --as the image is stored, and judged by the rules, as if it came from
 that name: what an archive holds of registry.example.com/acme/web is verified
 with the keys trusted for registry.example.com/acme/web, by the signatures
 that are in the archive. Archives of docker save hold none, so they need a
-rule that accepts them without, or --insecure-options=image.`,
+rule that accepts them without, or --insecure-options=image.
+
+Files of registries.d in the configuration path name mirrors that are asked
+first, authorities and certificates, and registries without encryption.`,
 		Example: `  gantry fetch registry.example.com/acme/web:1
   gantry fetch oci:/srv/web:1 oci-archive:web.tar
   ssh host podman save acme/web:1 | gantry fetch - --as registry.example.com/acme/web:1`,
