@@ -19,6 +19,11 @@ func main() {
 	if len(os.Args) < 2 {
 		usage()
 	}
+	if len(os.Args) > 3 && os.Args[1] == supervise.ExecArg {
+		err := supervise.Exec(os.Args[2], os.Args[3:])
+		os.Stderr.WriteString("gantry-stage1: execute " + os.Args[2] + ": " + err.Error() + "\n")
+		os.Exit(127)
+	}
 	fd, err := strconv.Atoi(os.Args[1])
 	if err != nil || fd < 3 {
 		usage()

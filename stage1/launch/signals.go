@@ -114,9 +114,13 @@ func threads() uint64 {
 
 // freezeMasks loads a filter on all threads that answers
 // rt_sigprocmask(SIG_SETMASK), the form the Go runtime uses, with success and
-// does nothing. SIG_BLOCK and SIG_UNBLOCK, which we use, work as ever.
+// does nothing. SIG_BLOCK and SIG_UNBLOCK, which we use, work as ever. It stays
+// with the supervisor and the hooks it runs, and is about calls from where our
+// own executables lie: those of others are above, where the kernel puts what can
+// lie anywhere.
 func freezeMasks() error {
-	const nr, arch, how = 0, 4, 16 // offsets in struct seccomp_data
+	const nr, arch, at, how = 0, 4, 8, 16 // offsets in struct seccomp_data
+	const ours = 64 << 20
 	load := func(k uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: k}
 	}
@@ -127,9 +131,12 @@ func freezeMasks() error {
 		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k}
 	}
 	code := []unix.SockFilter{
-		load(arch), unless(auditArch(), 5),
-		load(nr), unless(unix.SYS_RT_SIGPROCMASK, 3),
-		load(how), unless(unix.SIG_SETMASK, 1),
+		load(arch), unless(auditArch(), 9),
+		load(nr), unless(unix.SYS_RT_SIGPROCMASK, 7),
+		load(how), unless(unix.SIG_SETMASK, 5),
+		load(at + 4), unless(0, 3), // the upper half, on what is little endian
+		load(at),
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: ours, Jt: 1},
 		answer(unix.SECCOMP_RET_ERRNO),
 		answer(unix.SECCOMP_RET_ALLOW),
 	}

@@ -42,7 +42,7 @@ func (s *supervisor) hook(h *stage1.Hook) string {
 		out = uintptr(null)
 	}
 	pidfd := -1
-	pid, err := syscall.ForkExec(h.Path, h.Args, &syscall.ProcAttr{
+	pid, err := s.foreign(h.Path, h.Args, &syscall.ProcAttr{
 		Dir: "/", Env: append([]string{}, h.Env...), Files: []uintptr{uintptr(in), out, out},
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})

@@ -62,7 +62,7 @@ func (s *supervisor) startProbe() (int, error) {
 		return 0, err
 	}
 	defer unix.Close(null)
-	return syscall.ForkExec(s.Probe[0], s.Probe, &syscall.ProcAttr{
+	return s.foreign(s.Probe[0], s.Probe, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null)},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &s.prober.pidfd},

@@ -60,7 +60,7 @@ func (s *supervisor) runRelease() bool {
 	if len(s.Held) > 0 {
 		namespace = uintptr(s.Held[0])
 	}
-	pid, err := syscall.ForkExec(s.Release[0], s.Release, &syscall.ProcAttr{
+	pid, err := s.foreign(s.Release[0], s.Release, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []uintptr{namespace, 2, 2},
 	})

@@ -26,6 +26,7 @@ const heapLimit = 8 << 20
 // supervisor is the state of the loop.
 type supervisor struct {
 	stage1.Contract
+	brief    bool // we are the launcher yet
 	signals  int
 	conns    []int     // accepted control connections
 	streams  []*stream // bytes to copy and log
@@ -68,7 +69,7 @@ func Brief(c stage1.Contract, patience time.Duration) {
 	if c.Pty >= 0 || c.Stdout >= 0 || c.Stderr >= 0 {
 		return
 	}
-	s := &supervisor{Contract: c}
+	s := &supervisor{Contract: c, brief: true}
 	ended := []unix.PollFd{{Fd: int32(c.Pidfd), Events: unix.POLLIN}}
 	for until := time.Now().Add(patience); !s.ended; s.reap() {
 		left := time.Until(until)
