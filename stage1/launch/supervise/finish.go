@@ -42,6 +42,7 @@ func (s *supervisor) finish() {
 		_ = unix.Unlink(s.PidFile) //nolint:forbidigo // the host's, as the user named it
 	}
 	s.movePod()
+	s.abandonTable()
 	if s.exit.Signal != 0 && !s.NoSignal && unix.Getpid() != 1 {
 		dieBy(unix.Signal(s.exit.Signal))
 	}
