@@ -322,6 +322,11 @@ func (f *fetcher) merge(ctx context.Context, layers []tree.Layer) (tree.Tree, er
 		return t, nil
 	}
 	st, err := f.Trees.StageImage(ctx, layers)
+	if errors.Is(err, tree.ErrExists) {
+		if t, ok := f.Trees.Tree(layers); ok {
+			return t, nil
+		}
+	}
 	if err != nil {
 		return tree.Tree{}, err
 	}

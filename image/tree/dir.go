@@ -178,26 +178,25 @@ func (d *Dir) Tree(layers []Layer) (Tree, bool) {
 	return t, d.intact(t.Image) == nil
 }
 
-// lock waits for the lock of that name. waited tells whether somebody had it.
-func (d *Dir) lock(ctx context.Context, name string) (f *os.File, waited bool, err error) {
+// lock waits for the lock of that name.
+func (d *Dir) lock(ctx context.Context, name string) (f *os.File, err error) {
 	name = "locks/" + filepath.Base(name)
 	for {
 		f, err = d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			return nil, waited, fmt.Errorf("lock: %w", err)
+			return nil, fmt.Errorf("lock: %w", err)
 		}
 		if err := flock.TryExclusive(f); errors.Is(err, flock.ErrLocked) {
-			waited = true
 			if err := wait(ctx, f); err != nil {
-				return nil, waited, err
+				return nil, err
 			}
 		} else if err != nil {
-			return nil, waited, errors.Join(err, f.Close())
+			return nil, errors.Join(err, f.Close())
 		}
 		// GC removes lock files nobody holds: one that is not there under its
 		// name any more locks nothing.
 		if d.same(name, f) {
-			return f, waited, nil
+			return f, nil
 		}
 		f.Close()
 	}

@@ -138,6 +138,11 @@ func build(d *tree.Dir, blobs ...blob) (tree.Tree, error) {
 		layers = append(layers, l)
 	}
 	im, err := d.StageImage(context.Background(), layers)
+	if errors.Is(err, tree.ErrExists) {
+		if t, ok := d.Tree(layers); ok {
+			return t, nil
+		}
+	}
 	if err != nil {
 		return tree.Tree{}, err
 	}

@@ -38,7 +38,7 @@ func (d *Dir) Materialise(ctx context.Context, t Tree) (string, error) {
 	if d.exists(name) {
 		return path, nil
 	}
-	lock, _, err := d.lock(ctx, name)
+	lock, err := d.lock(ctx, name)
 	if err != nil {
 		return "", fmt.Errorf("materialise tree %.12s: %w", t.Key, err)
 	}

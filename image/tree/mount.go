@@ -95,7 +95,7 @@ func (d *Dir) mountLoops(t Tree, files []*os.File) (*os.File, error) {
 	// Something has no device yet. One at a time from here: two that both find
 	// none would make two, and with them two superblocks. The lock is shared
 	// by all trees, because trees share layers.
-	lock, _, err := d.lock(context.Background(), "mount-loops")
+	lock, err := d.lock(context.Background(), "mount-loops")
 	if err != nil {
 		return nil, err
 	}

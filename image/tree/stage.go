@@ -122,7 +122,8 @@ type Staging struct {
 }
 
 // Stage begins the conversion of a blob. If somebody else is at it, Stage
-// waits, and returns ErrExists if Layer then has the result.
+// waits. It returns ErrExists if Layer has the result by then: a file that
+// others have verified must not be replaced, not even by the same.
 func (d *Dir) Stage(ctx context.Context, blob digest.Digest) (*Staging, error) {
 	if err := blob.Validate(); err != nil {
 		return nil, fmt.Errorf("stage layer %q: %w", blob, err)
@@ -139,15 +140,13 @@ func (d *Dir) Stage(ctx context.Context, blob digest.Digest) (*Staging, error) {
 		return nil, fmt.Errorf("stage layer %s: %w", blob, err)
 	}
 	st.clean.Push(release)
-	lock, waited, err := d.lock(ctx, layerName(blob))
+	lock, err := d.lock(ctx, layerName(blob))
 	if err != nil {
 		return nil, fmt.Errorf("stage layer %s: %w", blob, err)
 	}
 	st.clean.Push(func() { lock.Close() })
-	if waited {
-		if _, ok := d.Layer(blob); ok {
-			return nil, ErrExists
-		}
+	if _, ok := d.Layer(blob); ok {
+		return nil, ErrExists
 	}
 	if st.data, err = st.create(".data"); err != nil {
 		return nil, fmt.Errorf("stage layer %s: %w", blob, err)
@@ -206,14 +205,19 @@ type ImageStaging struct {
 	clean  undo.Stack
 }
 
-// StageImage begins the merge of layers, bottom first.
+// StageImage begins the merge of layers, bottom first. It waits, and returns
+// ErrExists, as Stage does, for what Tree has.
 func (d *Dir) StageImage(ctx context.Context, layers []Layer) (*ImageStaging, error) {
 	im := &ImageStaging{d: d, layers: layers}
-	if err := im.begin(ctx); err != nil {
-		im.Abort()
-		return nil, fmt.Errorf("stage image: %w", err)
+	err := im.begin(ctx)
+	if err == nil {
+		return im, nil
 	}
-	return im, nil
+	im.Abort()
+	if errors.Is(err, ErrExists) {
+		return nil, ErrExists
+	}
+	return nil, fmt.Errorf("stage image: %w", err)
 }
 
 func (im *ImageStaging) begin(ctx context.Context) error {
@@ -223,11 +227,14 @@ func (im *ImageStaging) begin(ctx context.Context) error {
 		return err
 	}
 	im.clean.Push(release)
-	lock, _, err := im.d.lock(ctx, name)
+	lock, err := im.d.lock(ctx, name)
 	if err != nil {
 		return err
 	}
 	im.clean.Push(func() { lock.Close() })
+	if _, ok := im.d.Tree(im.layers); ok {
+		return ErrExists
+	}
 	for _, l := range im.layers {
 		f, err := im.d.open(l.Index.Path)
 		if err != nil {
