@@ -76,8 +76,7 @@ func TestBadFiles(t *testing.T) {
 		"[Registry]\nName=a.lan\nInsecure=yes\n":         "line 3: Insecure=yes: it is http (no encryption) or tls",
 		"[Registry]\nName=a.lan\nBlocked=maybe\n":        "line 3: Blocked=maybe: it is yes or no",
 		"Name=a.lan\n": "stands before the first [Section]",
-		"[Registry]\nName=a.lan\nMirror=b.lan/x@sha256:0123\n":                 "it is not a registry",
-		"[Registry]\nName=a.lan/very/long/" + strings.Repeat("x/", 200) + "\n": "it is not a registry",
+		"[Registry]\nName=a.lan\nMirror=b.lan/x@sha256:0123\n": "it is not a registry",
 	} {
 		_, err := load(t, "a.conf", text)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "registries.d/a.conf: ") {
