@@ -61,26 +61,26 @@ func TestMirrorsAreOfTheLongestName(t *testing.T) {
 }
 
 func TestBadFiles(t *testing.T) {
-	for text, want := range map[string]string{
-		"[Mirror]\nName=a.lan\n":                         "line 1: section [Mirror] is unknown: there is [Registry]",
-		"[Registry]\nMirror=a.lan\n":                     "Name= is missing",
-		"[Registry]\nName=a.lan\nName=b.lan\n":           "line 3: Name=b.lan: there is one Name= in a file",
-		"[Registry]\nName=nginx\n":                       "line 2: Name=nginx: it does not begin with a registry",
-		"[Registry]\nName=https://a.lan\n":               "line 2: Name=https://a.lan: it is not a registry",
-		"[Registry]\nName=a.lan/Acme\n":                  "line 2: Name=a.lan/Acme: it is not a registry",
-		"[Registry]\nName=a.lan/../b\n":                  "line 2: Name=a.lan/../b: it is not a registry",
-		"[Registry]\nName=a.lan\nMirror=b.lan/x:1\n":     "line 3: Mirror=b.lan/x:1: it is not a registry",
-		"[Registry]\nName=a.lan\nMirrors=b.lan\n":        "line 3: Mirrors=b.lan: unknown key; there are Name, Mirror",
-		"[Registry]\nName=a.lan\nAuthority=ca.pem\n":     "line 3: Authority=ca.pem: it is not a clean absolute path",
-		"[Registry]\nName=a.lan\nKey=/etc/ssl/key.pem\n": "Certificate= and Key= go together",
-		"[Registry]\nName=a.lan\nInsecure=yes\n":         "line 3: Insecure=yes: it is http (no encryption) or tls",
-		"[Registry]\nName=a.lan\nBlocked=maybe\n":        "line 3: Blocked=maybe: it is yes or no",
-		"Name=a.lan\n": "stands before the first [Section]",
-		"[Registry]\nName=a.lan\nMirror=b.lan/x@sha256:0123\n": "it is not a registry",
+	for _, c := range []struct{ text, want string }{
+		{"[Mirror]\nName=a.lan\n", "line 1: section [Mirror] is unknown: there is [Registry]"},
+		{"[Registry]\nMirror=a.lan\n", "Name= is missing"},
+		{"[Registry]\nName=a.lan\nName=b.lan\n", "line 3: Name=b.lan: there is one Name= in a file"},
+		{"[Registry]\nName=nginx\n", "line 2: Name=nginx: it does not begin with a registry"},
+		{"[Registry]\nName=https://a.lan\n", "line 2: Name=https://a.lan: it is not a registry"},
+		{"[Registry]\nName=a.lan/Acme\n", "line 2: Name=a.lan/Acme: it is not a registry"},
+		{"[Registry]\nName=a.lan/../b\n", "line 2: Name=a.lan/../b: it is not a registry"},
+		{"[Registry]\nName=a.lan\nMirror=b.lan/x:1\n", "line 3: Mirror=b.lan/x:1: it is not a registry"},
+		{"[Registry]\nName=a.lan\nMirrors=b.lan\n", "line 3: Mirrors=b.lan: unknown key; there are Name, Mirror"},
+		{"[Registry]\nName=a.lan\nAuthority=ca.pem\n", "line 3: Authority=ca.pem: it is not a clean absolute path"},
+		{"[Registry]\nName=a.lan\nKey=/etc/ssl/key.pem\n", "Certificate= and Key= go together"},
+		{"[Registry]\nName=a.lan\nInsecure=yes\n", "line 3: Insecure=yes: it is http (no encryption) or tls"},
+		{"[Registry]\nName=a.lan\nBlocked=maybe\n", "line 3: Blocked=maybe: it is yes or no"},
+		{"Name=a.lan\n", "stands before the first [Section]"},
+		{"[Registry]\nName=a.lan\nMirror=b.lan/x@sha256:0123\n", "it is not a registry"},
 	} {
-		_, err := load(t, "a.conf", text)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "registries.d/a.conf: ") {
-			t.Errorf("%q: %v, want %q", text, err, want)
+		_, err := load(t, "a.conf", c.text)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "registries.d/a.conf: ") {
+			t.Errorf("%q: %v, want %q", c.text, err, c.want)
 		}
 	}
 	if _, err := load(t, "a.conf", "[Registry]\nName=a.lan\n", "b.conf", "[Registry]\nName=A.lan/\n"); err == nil || !strings.Contains(err.Error(), "a.conf has the same Name=") {
