@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/internal/undo"
+	"github.com/gantryrun/gantry/netns/cni"
 	netspec "github.com/gantryrun/gantry/netns/network"
+	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1/launch"
@@ -92,7 +94,7 @@ func (e Env) attach(r *ready, q *launch.Request, u *undo.Stack, notes func(strin
 	}
 	placed, err := e.networks().Place(network.Pod{
 		UUID: r.pod.UUID, Dir: r.pod.Path(), Names: []string{r.manifest.Name, r.spec.Hostname},
-		Joins: c.Joins, Ports: r.launch.Ports,
+		Joins: c.Joins, Ports: r.launch.Ports, DNS: asked(r.launch.Options),
 	}, u)
 	if err != nil {
 		return err
@@ -106,6 +108,12 @@ func (e Env) attach(r *ready, q *launch.Request, u *undo.Stack, notes func(strin
 		})
 	}
 	return nil
+}
+
+// asked is what a pod's options say of name servers, for plugins that declare
+// the capability.
+func asked(o bundle.Options) cni.DNS {
+	return cni.DNS{Servers: o.DNS, Searches: o.DNSSearch, Options: o.DNSOption}
 }
 
 // networkName is what a pod is on, in a word.

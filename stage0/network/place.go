@@ -15,6 +15,7 @@ import (
 
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/netns/bridge"
+	"github.com/gantryrun/gantry/netns/cni"
 	"github.com/gantryrun/gantry/netns/lease"
 	"github.com/gantryrun/gantry/netns/network"
 	"github.com/gantryrun/gantry/netns/nft"
@@ -29,6 +30,7 @@ type Pod struct {
 	Names []string // by which the pods of its networks are to reach it, its hostname among them
 	Joins []network.Join
 	Ports []network.Port
+	DNS   cni.DNS // what was asked for, for plugins that want it
 }
 
 // Placed is a pod that has its addresses and ports, and nothing of the kernel's

@@ -24,7 +24,7 @@ func (p *Placed) plugged(n Network, j network.Join) (Attachment, error) {
 	if err != nil {
 		return a, err
 	}
-	var w Wanted
+	w := Wanted{DNS: p.pod.DNS}
 	if !slices.ContainsFunc(p.networks, func(n Network) bool { return n.Bridge != nil }) {
 		w.Ports = p.record.Ports
 	}

@@ -220,6 +220,21 @@ func TestFaultyPlugins(t *testing.T) {
 	m.has(m.fails(125, "gantry run --rm --net lan $OCI:box true"), "lan.conflist: line 1: unexpected end of JSON input")
 }
 
+// TestNameServers: what was asked for of name servers is told to the plugins that
+// want it, and to no others.
+func TestNameServers(t *testing.T) {
+	m := newMachine(t)
+	for _, name := range []string{"told", "untold"} {
+		m.fake(name, "[ $CNI_COMMAND != ADD ] || cp $DIR/"+name+".in $DIR/"+name+".add\n"+ok)
+	}
+	m.write("etc/net.d/lan.conflist", list("1.0.0", `{"type":"told","capabilities":{"dns":true}},{"type":"untold"}`))
+	m.must("gantry run --rm --net lan --dns 192.0.2.53 --dns-search example.com --dns-option ndots:1 $OCI:box true")
+	m.has(m.must("cat $DIR/told.add"), `"dns":{"servers":["192.0.2.53"],"searches":["example.com"],"options":["ndots:1"]}`)
+	m.says(m.must("grep -c 192.0.2.53 $DIR/untold.add || true"), "0")
+	m.log("told")
+	m.log("untold")
+}
+
 // TestDelUntilItWorks: a DEL that fails stays recorded, and is asked for again.
 func TestDelUntilItWorks(t *testing.T) {
 	m := newMachine(t)
