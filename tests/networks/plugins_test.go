@@ -229,7 +229,7 @@ func TestNameServers(t *testing.T) {
 	}
 	m.write("etc/net.d/lan.conflist", list("1.0.0", `{"type":"told","capabilities":{"dns":true}},{"type":"untold"}`))
 	m.must("gantry run --rm --net lan --dns 192.0.2.53 --dns-search example.com --dns-option ndots:1 $OCI:box true")
-	m.has(m.must("cat $DIR/told.add"), `"dns":{"servers":["192.0.2.53"],"searches":["example.com"],"options":["ndots:1"]}`)
+	m.has(m.must("cat $DIR/told.add"), `"dns":{"options":["ndots:1"],"searches":["example.com"],"servers":["192.0.2.53"]}`)
 	m.says(m.must("grep -c 192.0.2.53 $DIR/untold.add || true"), "0")
 	m.log("told")
 	m.log("untold")
