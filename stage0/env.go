@@ -83,6 +83,9 @@ func NewEnv(dir, runDir, configPath, libexec string) (Env, error) {
 	return e, errors.Join(oursAlone("--dir", e.Dir), oursAlone("--run-dir", e.RunDir))
 }
 
+// unknownID is what root of a user namespace sees of users that are not in it.
+const unknownID = 65534
+
 // oursAlone refuses a directory that others can write: they could put another store
 // in the place of ours, filters that filter nothing into the cache, or mark
 // files as verified. One that is not there yet will be made for root alone.
@@ -95,8 +98,11 @@ func oursAlone(flag, dir string) error {
 		return fmt.Errorf("%s %s: others can write it (mode %04o); 'chmod go-w %s' mends that", flag, dir, st.Mode&0o7777, dir)
 	}
 	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		// Root of a user namespace does not see who the others are.
-		return &hint{fmt.Errorf("%s %s: it belongs to somebody else", flag, dir), "'gantry config' without that flag or variable shows the directories of this user"}
+		owner := fmt.Sprintf("user %d", st.Uid)
+		if st.Uid == unknownID {
+			owner = "somebody else"
+		}
+		return &hint{fmt.Errorf("%s %s: it belongs to %s", flag, dir, owner), "'gantry config' without that flag or variable shows the directories of this user"}
 	}
 	return nil
 }
