@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"strings"
 	"text/tabwriter"
-	"text/template"
 
 	"github.com/spf13/cobra"
 )
@@ -44,7 +43,7 @@ func (a *app) table(format string, v any, header []string, rows [][]string) erro
 		}
 		return w.Flush()
 	case strings.Contains(format, "{{"):
-		return a.template(format, v)
+		return a.fill(format, v)
 	}
 	return fmt.Errorf("unknown format %q: use table, json, or a template such as '{{.%s}}'", format, someField(v))
 }
@@ -57,60 +56,29 @@ func (a *app) inspection(format string, v any) error {
 	return a.table(format, v, nil, nil)
 }
 
-// template prints each of v on a line of its own. A table in front of it, as
-// podman has it, aligns the columns between tabs.
-func (a *app) template(format string, v any) error {
+// fill prints each of v on a line of its own. A table in front of the template,
+// as podman has it, aligns the columns between tabs under their names.
+func (a *app) fill(format string, v any) error {
 	text, aligned := strings.CutPrefix(format, "table ")
-	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
-	t, err := template.New("format").Funcs(template.FuncMap{
-		"json": func(v any) (string, error) {
-			b, err := json.Marshal(v)
-			return string(b), err
-		},
-		"join":  strings.Join,
-		"lower": strings.ToLower, "upper": strings.ToUpper,
-	}).Parse(text)
+	t, err := parseTemplate(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text))
 	if err != nil {
-		return fmt.Errorf("--format %q: %s", format, templateError(err))
+		return fmt.Errorf("--format: %w", err)
 	}
 	out := io.Writer(a.out)
 	if aligned {
 		w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
 		defer w.Flush()
 		out = w
-		heading(w, t, v)
+		fmt.Fprintln(w, t.heading())
 	}
 	for _, one := range each(v) {
-		var line strings.Builder
-		if err := t.Execute(&line, one); err != nil {
-			return withHint(fmt.Errorf("--format %q: %s", format, templateError(err)),
-				"there are %s, and the functions json, join, lower and upper", strings.Join(fields(one), ", "))
+		line, err := t.of(one)
+		if err != nil {
+			return withHint(fmt.Errorf("--format %q: %w", format, err), "there are %s", strings.Join(fields(one), ", "))
 		}
-		fmt.Fprintln(out, printable(line.String()))
+		fmt.Fprintln(out, printable(line))
 	}
 	return nil
-}
-
-// heading prints the template with the names of the fields in place of their
-// values, where it uses them as they are.
-func heading(w io.Writer, t *template.Template, v any) {
-	names := map[string]string{}
-	for _, f := range fields(v) {
-		names[f] = strings.ToUpper(f)
-	}
-	var line strings.Builder
-	if t.Execute(&line, names) == nil {
-		fmt.Fprintln(w, line.String())
-	}
-}
-
-// templateError leaves out of a message where in our own naming it happened.
-func templateError(err error) string {
-	text := strings.TrimPrefix(err.Error(), "template: ")
-	if _, rest, ok := strings.Cut(text, `executing "format" `); ok {
-		return rest
-	}
-	return text
 }
 
 // each is what a slice has, or the one thing that is none.

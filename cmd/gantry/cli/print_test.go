@@ -12,17 +12,21 @@ import (
 
 func TestTemplates(t *testing.T) {
 	records := []stage0.Record{
-		{UUID: "1", Name: "web", State: "running", Command: []string{"serve", "-v"}},
-		{UUID: "2", State: "exited", Command: []string{"a\x1bb"}},
+		{UUID: "1", Name: "web", State: "running", Command: []string{"serve", "-v"}, Exit: &stage0.Exit{Code: 3}},
+		{UUID: "2", State: "exited", Command: []string{"a\x1bb"}, Labels: map[string]string{"tier": "front"}},
 	}
 	for _, c := range []struct{ format, want, wrong, hint string }{
 		{format: "{{.Name}}:{{.State}}", want: "web:running\n:exited\n"},
 		{format: `{{.UUID}}\t{{join .Command " "}}`, want: "1\tserve -v\n2\ta�b\n"},
 		{format: "{{json .Command}}{{upper .Name}}", want: "[\"serve\",\"-v\"]WEB\n[\"a\\u001bb\"]\n"},
 		{format: `table {{.UUID}}\t{{.Name}}`, want: "UUID   NAME\n1      web\n2      \n"},
-		{format: "{{if .Name}}{{.Name}}{{end}}", want: "web\n\n"},
-		{format: "{{.Names}}", wrong: `--format "{{.Names}}": at <.Names>: can't evaluate field Names`, hint: "there are UUID, Name, State, "},
-		{format: "{{.Name", wrong: `--format "{{.Name": format:1: unclosed action`},
+		{format: "{{.Exit.Code}}{{.Health}}{{.Labels.tier}}.", want: "3.\nfront.\n"},
+		{format: "{{.Names}}", wrong: `--format "{{.Names}}": there is no field Names`, hint: "there are UUID, Name, State, "},
+		{format: "{{.Name.First}}", wrong: `--format "{{.Name.First}}": there is no field First`, hint: "there are UUID"},
+		{format: "{{join .Name \",\"}}", wrong: `--format "{{join .Name \",\"}}": join: Name is not a list`, hint: "there are UUID"},
+		{format: "{{.Name", wrong: `--format: "{{.Name" is not closed by }}`},
+		{format: "{{range .Command}}x{{end}}", wrong: `--format: "{{range .Command}}": use {{.Field}}, {{json .Field}}`},
+		{format: "{{Name}}", wrong: `--format: "{{Name}}": use {{.Field}}`},
 		{format: "xml", wrong: `unknown format "xml": use table, json, or a template such as '{{.UUID}}'`},
 	} {
 		var out bytes.Buffer
