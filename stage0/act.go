@@ -39,6 +39,12 @@ func (p process) signal(n int) error {
 	return err
 }
 
+// over tells whether it has ended, and only waits to be collected.
+func (p process) over() bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}, 0)
+	return err == nil && n == 1
+}
+
 // openProcess opens the app of a running pod. An app that has ended is not an
 // error of the caller's: ok is false.
 func openProcess(p *pod.Pod) (proc process, ok bool, err error) {
@@ -266,7 +272,7 @@ func (e Env) removePod(ctx context.Context, p *pod.Pod, force bool) error {
 	if err != nil {
 		return ignoreGone(err)
 	}
-	if state == pod.Running {
+	if state == pod.Running && !ending(p) {
 		if !force {
 			return &hint{fmt.Errorf("pod %s is running", pod.Short(p.UUID)), "stop it first, or use --force"}
 		}
@@ -289,6 +295,17 @@ func (e Env) removePod(ctx context.Context, p *pod.Pod, force bool) error {
 		err = e.destroy(p)
 	}
 	return err
+}
+
+// ending tells whether the app of a pod that somebody has is over: its supervisor
+// is at work on its last things, or was killed and is being taken down.
+func ending(p *pod.Pod) bool {
+	proc, ok, err := openProcess(p)
+	if ok {
+		ok = !proc.over()
+		proc.close()
+	}
+	return err == nil && !ok
 }
 
 // busyPatience is how long a removal waits for who has the pod: longer than

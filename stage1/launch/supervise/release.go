@@ -3,6 +3,7 @@
 package supervise
 
 import (
+	"encoding/binary"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +16,19 @@ import (
 // back. Closing the socket would do as well, but waits until no processor looks
 // at them any more; that goes on meanwhile, and we close at the very end.
 func (s *supervisor) dropTable() {
-	if len(s.Drop) > 0 {
-		_ = unix.Sendto(s.Table, s.Drop, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if len(s.Drop) == 0 {
+		return
 	}
+	if unix.Sendto(s.Table, s.Drop, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) != nil {
+		return
+	}
+	// The kernel has answered by now: an error of zero is the last of a batch
+	// that is done.
+	const errorAt = unix.SizeofNlMsghdr
+	b := make([]byte, 4<<10)
+	n, _, err := unix.Recvfrom(s.Table, b, unix.MSG_DONTWAIT)
+	s.dropped = err == nil && n >= errorAt+4 && binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR &&
+		binary.NativeEndian.Uint32(b[errorAt:]) == 0
 }
 
 // abandonTable lets go of the table's socket without waiting: what is in a unix
@@ -27,8 +38,8 @@ func (s *supervisor) dropTable() {
 // of ours, and the kernel waits there for a grace period, which is longer than
 // all the rest of a launch.
 func (s *supervisor) abandonTable() {
-	if len(s.Drop) == 0 {
-		return
+	if !s.dropped {
+		return // the end of the socket is what ends the rules
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -37,6 +37,7 @@ type supervisor struct {
 	deadline time.Time // when a stop turns into SIGKILL; zero: none
 	polls    []unix.PollFd
 	ended    bool
+	dropped  bool // the pod's table
 	exit     stage1.Exit
 }
 
