@@ -62,9 +62,14 @@ func (d Dir) Next(r Range, uuid string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("make leases: %w", err)
 	}
 	start := d.after(r)
+	unlock, err := d.lock(unix.LOCK_SH)
+	if err != nil {
+		return netip.Addr{}, err
+	}
 	a, count, err := d.scan(r, start, func(a netip.Addr) error { return os.Symlink(uuid, d.Link(a)) })
+	unlock()
 	if errors.Is(err, fs.ErrExist) {
-		unlock, lerr := d.lock()
+		unlock, lerr := d.lock(unix.LOCK_EX)
 		if lerr != nil {
 			return netip.Addr{}, lerr
 		}
@@ -87,9 +92,14 @@ func (d Dir) This(a netip.Addr, uuid string) error {
 	if err := os.MkdirAll(d.Path, 0o700); err != nil {
 		return fmt.Errorf("make leases: %w", err)
 	}
-	err := os.Symlink(uuid, d.Link(a))
+	unlock, err := d.lock(unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	err = os.Symlink(uuid, d.Link(a))
+	unlock()
 	if errors.Is(err, fs.ErrExist) {
-		unlock, lerr := d.lock()
+		unlock, lerr := d.lock(unix.LOCK_EX)
 		if lerr != nil {
 			return lerr
 		}
@@ -157,7 +167,7 @@ func (d Dir) takeStale(a netip.Addr, uuid string) error {
 
 // Free gives a lease back if it is the pod's.
 func (d Dir) Free(a netip.Addr, uuid string) error {
-	unlock, err := d.lock()
+	unlock, err := d.lock(unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -173,28 +183,44 @@ func (d Dir) Free(a netip.Addr, uuid string) error {
 
 // Sweep gives back the leases of pods that are gone.
 func (d Dir) Sweep() error {
-	unlock, err := d.lock()
+	_, err := d.WhileFree(func() error { return nil })
+	return err
+}
+
+// WhileFree gives back the leases of pods that are gone, and does something if
+// there are no others. Meanwhile nobody leases an address: who has one before
+// keeps it from being done, who comes after finds it done.
+func (d Dir) WhileFree(do func() error) (bool, error) {
+	unlock, err := d.lock(unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return true, do() // nobody ever had one
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
 	entries, err := os.ReadDir(d.Path)
 	if err != nil {
-		return err
+		return false, err
 	}
+	free := true
 	for _, e := range entries {
 		holder, err := os.Readlink(filepath.Join(d.Path, e.Name()))
-		if err != nil || strings.HasPrefix(e.Name(), ".") || d.Alive(holder) {
+		if err != nil || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if d.Alive(holder) {
+			free = false
 			continue
 		}
 		if err := os.Remove(filepath.Join(d.Path, e.Name())); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	if !free {
+		return false, nil
+	}
+	return true, do()
 }
 
 // Holders returns who has which address, the dead ones too.
@@ -247,14 +273,14 @@ func (d Dir) remember(a netip.Addr) {
 	}
 }
 
-// lock keeps others from removing leases. Who takes a free one needs no lock.
-func (d Dir) lock() (func(), error) {
+// lock keeps others from removing leases, and, exclusive, from taking them.
+func (d Dir) lock(how int) (func(), error) {
 	f, err := os.Open(d.Path)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
+		if err = unix.Flock(int(f.Fd()), how); err != unix.EINTR {
 			break
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 const (
@@ -192,5 +193,43 @@ func TestNoAddressIsGivenTwiceOrLost(t *testing.T) {
 	entries, err := os.ReadDir(d.Path)
 	if err != nil || len(entries) != 1 || entries[0].Name() != ".last4" {
 		t.Errorf("left: %v (%v)", entries, err)
+	}
+}
+
+// While something is done because nobody has an address, nobody gets one; with
+// a pod's lease it is not done, with that of a pod that is gone it is.
+func TestWhileFree(t *testing.T) {
+	alive := map[string]bool{"a": true}
+	d := Dir{Path: t.TempDir(), Alive: func(uuid string) bool { return alive[uuid] }}
+	r := Range{First: netip.MustParseAddr("10.9.0.2"), Last: netip.MustParseAddr("10.9.0.9")}
+	if _, err := d.Next(r, "a"); err != nil {
+		t.Fatal(err)
+	}
+	never := func() error { t.Error("done while a pod has an address"); return nil }
+	if free, err := d.WhileFree(never); free || err != nil {
+		t.Errorf("free %v, %v", free, err)
+	}
+	delete(alive, "a")
+	got := make(chan error, 1)
+	free, err := d.WhileFree(func() error {
+		go func() {
+			_, err := d.Next(r, "b")
+			got <- err
+		}()
+		select {
+		case err := <-got:
+			t.Errorf("an address was leased meanwhile: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		return nil
+	})
+	if !free || err != nil {
+		t.Errorf("free %v, %v", free, err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	if free, err := (Dir{Path: filepath.Join(t.TempDir(), "none")}).WhileFree(func() error { return nil }); !free || err != nil {
+		t.Errorf("without a directory: %v, %v", free, err)
 	}
 }

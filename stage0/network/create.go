@@ -392,13 +392,19 @@ func (e Env) Delete(n Network) error {
 		return err
 	}
 	defer unlock()
-	if _, err := bridge.Remove(n.Bridge.Bridge); err != nil {
-		return err // while it is described, it can be tried again
+	free, err := e.leases(n.Name).WhileFree(func() error {
+		if _, err := bridge.Remove(n.Bridge.Bridge); err != nil {
+			return err // while it is described, it can be tried again
+		}
+		if err := os.Remove(n.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return os.RemoveAll(e.place(n.Name))
+	})
+	if err == nil && !free {
+		err = fmt.Errorf("the network %s has just got a pod", n.Name)
 	}
-	if err := os.Remove(n.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return os.RemoveAll(e.place(n.Name))
+	return err
 }
 
 // Kept is returned for a network that is not gantry's to delete.

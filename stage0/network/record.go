@@ -162,16 +162,15 @@ func (e Env) Collect() error {
 }
 
 // collectBridge deletes the bridge of a network that no pod has an address of.
-// Who comes at this moment makes it anew.
+// A pod has an address before it looks for its bridge, and makes it anew.
 func (e Env) collectBridge(name string) error {
-	holders, err := e.leases(name).Holders()
-	if err != nil || len(holders) > 0 {
-		return err
-	}
 	n, err := e.Find(name)
 	if err != nil || n.Bridge == nil {
 		return nil // whose it was is not known any more
 	}
-	_, err = bridge.Remove(n.Bridge.Bridge)
+	_, err = e.leases(name).WhileFree(func() error {
+		_, err := bridge.Remove(n.Bridge.Bridge)
+		return err
+	})
 	return err
 }
