@@ -16,8 +16,8 @@ import (
 // asked, and what arrived whole is kept meanwhile.
 func (f *fetcher) fromMirrors(ctx context.Context) (Result, bool) {
 	at := f.source()
-	if at.Transport != image.Registry {
-		return Result{}, false
+	if at.Transport != image.Registry || f.Registries.Blocked(at.Host, at.Repository) != "" {
+		return Result{}, false // whoever asks the source is told
 	}
 	for _, m := range f.Registries.Mirrors(at.Host, at.Repository) {
 		if m.DigestOnly && at.Digest == "" {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/gantryrun/gantry/fetch/registries"
+	"github.com/gantryrun/gantry/fetch/wire"
 )
 
 // know writes files of registries.d and has a request know them.
@@ -124,6 +125,10 @@ func TestDigestMirror(t *testing.T) {
 	h, ref := trusting(t, s), s.put(t, "a/b:v1", p)
 	m.put(t, "a/b:v1", p)
 	edit := know(t, "Name="+s.host()+"\nDigestMirror="+m.host()+"\n")
+	blocked := know(t, "Name="+s.host()+"\nMirror="+m.host()+"\nBlocked=yes\n")
+	if _, err := h.fetch(ref, blocked); err == nil || m.count("GET") != 0 {
+		t.Errorf("what is blocked was asked of a mirror %d times: %v", m.count("GET"), err)
+	}
 	_, err := h.fetch(ref, edit)
 	check(t, err)
 	if n := m.count("GET"); n != 0 {
@@ -237,4 +242,19 @@ func identity(t *testing.T) (cert, key []byte) {
 	private, err := x509.MarshalPKCS8PrivateKey(k)
 	check(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
+}
+
+// Guards: what is suggested for TLS that fails can help.
+func TestHintsForTLS(t *testing.T) {
+	for said, want := range map[string]string{
+		"it speaks plain HTTP, not TLS":                               "Insecure=http",
+		"it ends the handshake: tls: certificate required":            "Certificate= and Key=",
+		"its certificate is signed by an authority nobody here knows": "name its authority",
+		"its certificate has expired or is not valid yet":             "a certificate that fits",
+		"its certificate is for another name: x509: …":                "a certificate that fits",
+	} {
+		if got := (&registry{}).tlsHint(&wire.Error{Text: said}); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", said, got, want)
+		}
+	}
 }

@@ -108,11 +108,13 @@ func (s *registry) loginHint() string {
 }
 
 func (s *registry) tlsHint(e *wire.Error) string {
-	if strings.Contains(e.Text, "plain HTTP") {
-		return "if that is what you want: --insecure-options=http"
-	}
-	if strings.Contains(e.Text, "certificate required") || strings.Contains(e.Text, "bad certificate") {
+	switch {
+	case strings.Contains(e.Text, "plain HTTP"):
+		return "if that is what you want: Insecure=http in a file of registries.d, as docs/images.md shows, or for once --insecure-options=http"
+	case strings.Contains(e.Text, "certificate required"), strings.Contains(e.Text, "bad certificate"):
 		return "it wants to know us: name Certificate= and Key= for it in a file of registries.d, as docs/images.md shows"
+	case strings.Contains(e.Text, "has expired"), strings.Contains(e.Text, "for another name"):
+		return "ask who runs it for a certificate that fits; to go without: --insecure-options=tls"
 	}
 	return "name its authority in a file of registries.d, as docs/images.md shows, or install it in this host's certificate store; to go without: --insecure-options=tls"
 }

@@ -27,8 +27,8 @@ const subdir = "registries.d"
 
 // Bounds of what is handed to the process that speaks TLS, in one message.
 const (
-	maxAuthorities = 24 << 10
-	maxCertificate = 12 << 10
+	maxAuthorities = 20 << 10
+	maxCertificate = 8 << 10
 	maxKey         = 8 << 10
 )
 
@@ -63,7 +63,7 @@ type rule struct {
 	key         string
 	plainHTTP   bool
 	insecureTLS bool
-	blocked     bool
+	blocked     string // yes, no, or nothing said
 }
 
 type location struct {
@@ -129,9 +129,9 @@ func (r *rule) set(key, value string) (err error) {
 	case "Authority":
 		r.authorities, err = append(r.authorities, value), absolute(value)
 	case "Certificate":
-		r.certificate, err = value, absolute(value)
+		err = once(&r.certificate, value)
 	case "Key":
-		r.key, err = value, absolute(value)
+		err = once(&r.key, value)
 	case "Insecure":
 		switch value {
 		case "http":
@@ -144,7 +144,7 @@ func (r *rule) set(key, value string) (err error) {
 	case "Blocked":
 		switch value {
 		case "yes", "no":
-			r.blocked = value == "yes"
+			r.blocked = value
 		default:
 			err = errors.New("it is yes or no")
 		}
@@ -169,6 +169,15 @@ func place(s string) (host, repository string, err error) {
 		return "", "", errors.New("it is not a registry, or a repository or a part of the way to one")
 	}
 	return ref.Host, repository, nil
+}
+
+// once takes the one path of a key.
+func once(to *string, value string) error {
+	if *to != "" {
+		return errors.New("it is there already, and there is one of it")
+	}
+	*to = value
+	return absolute(value)
 }
 
 func absolute(name string) error {
@@ -214,57 +223,63 @@ func (s *Registries) Mirrors(host, repository string) []Mirror {
 
 // Blocked returns the file by which a repository must not be asked, or "".
 func (s *Registries) Blocked(host, repository string) string {
-	if r := s.nearest(host, repository, func(r rule) bool { return r.blocked }); r != nil {
+	if r := s.nearest(host, repository, func(r rule) bool { return r.blocked != "" }); r != nil && r.blocked == "yes" {
 		return r.file
 	}
 	return ""
 }
 
-// Settings reads how a registry is spoken to, and returns the file that gives
-// up a check, if one does.
-func (s *Registries) Settings(host, repository string) (set Settings, file string, err error) {
+// Settings reads how a registry is spoken to, each matter as the longest name
+// that says something of it has it, and returns the file that gives up a check,
+// if one does.
+func (s *Registries) Settings(host, repository string) (set Settings, gives string, err error) {
 	if s == nil {
 		return set, "", nil
 	}
-	r := s.nearest(host, repository, func(r rule) bool {
-		return len(r.authorities) > 0 || r.certificate != "" || r.plainHTTP || r.insecureTLS
-	})
-	var certificate, key string
-	var authorities []string
-	if r != nil {
-		set.PlainHTTP, set.InsecureTLS = r.plainHTTP, r.insecureTLS
-		authorities, certificate, key = r.authorities, r.certificate, r.key
-		if r.plainHTTP || r.insecureTLS {
-			file = r.file
+	if r := s.nearest(host, repository, func(r rule) bool { return r.plainHTTP || r.insecureTLS }); r != nil {
+		set.PlainHTTP, set.InsecureTLS, gives = r.plainHTTP, r.insecureTLS, r.file
+	}
+	others, err := s.others(host)
+	if err != nil {
+		return set, "", err
+	}
+	if r := s.nearest(host, repository, func(r rule) bool { return len(r.authorities) > 0 }); r != nil {
+		if err := set.believe(r.authorities); err != nil {
+			return set, "", fmt.Errorf("%s: Authority= of %s: %w", r.file, host, err)
 		}
 	}
-	for _, dir := range s.certs {
-		more, cert, private := certsOf(filepath.Join(dir, host))
-		authorities = append(slices.Clone(authorities), more...)
-		if certificate == "" {
-			certificate, key = cert, private
-		}
+	if err := set.believe(others.authorities); err != nil {
+		return set, "", fmt.Errorf("authority of %s: %w", host, err)
 	}
-	for _, name := range authorities {
+	from := "certificate for " + host
+	if r := s.nearest(host, repository, func(r rule) bool { return r.certificate != "" }); r != nil {
+		others.certificate, others.key, from = r.certificate, r.key, r.file+": Certificate= and Key= for "+host
+	}
+	if others.certificate == "" {
+		return set, gives, nil
+	}
+	if set.Certificate, err = conf.ReadFile(others.certificate, maxCertificate); err == nil {
+		set.Key, err = private(others.key)
+	}
+	if err != nil {
+		return set, "", fmt.Errorf("%s: %w", from, err)
+	}
+	return set, gives, nil
+}
+
+// believe adds authorities of files.
+func (set *Settings) believe(files []string) error {
+	for _, name := range files {
 		b, err := conf.ReadFile(name, maxAuthorities)
 		if err != nil {
-			return set, "", fmt.Errorf("authority of %s: %w", host, err)
+			return err
 		}
 		set.Authorities = append(append(set.Authorities, b...), '\n')
 	}
 	if len(set.Authorities) > maxAuthorities {
-		return set, "", fmt.Errorf("authorities of %s: more than %d bytes; a whole bundle belongs into the host's certificate store", host, maxAuthorities)
+		return fmt.Errorf("more than %d bytes; a whole bundle belongs into the host's certificate store", maxAuthorities)
 	}
-	if certificate == "" {
-		return set, file, nil
-	}
-	if set.Certificate, err = conf.ReadFile(certificate, maxCertificate); err == nil {
-		set.Key, err = private(key)
-	}
-	if err != nil {
-		return set, "", fmt.Errorf("certificate for %s: %w", host, err)
-	}
-	return set, file, nil
+	return nil
 }
 
 // private reads a key that nobody else can.
@@ -279,23 +294,30 @@ func private(name string) ([]byte, error) {
 	return conf.ReadFile(name, maxKey)
 }
 
-// certsOf lists what docker and podman find in a directory for a host: *.crt
-// are authorities, and the first *.cert with its *.key is ours.
-func certsOf(dir string) (authorities []string, certificate, key string) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || err != nil {
-		return nil, "", ""
-	}
-	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		switch filepath.Ext(name) {
-		case ".crt":
-			authorities = append(authorities, name)
-		case ".cert":
-			if other := strings.TrimSuffix(name, ".cert") + ".key"; certificate == "" {
-				certificate, key = name, other
+// others is what docker and podman find in a directory for a host: *.crt are
+// authorities, and the first *.cert with its *.key is ours.
+func (s *Registries) others(host string) (rule, error) {
+	var r rule
+	for _, dir := range s.certs {
+		dir = filepath.Join(dir, host)
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return r, fmt.Errorf("certificates for %s: %w", host, err)
+		}
+		for _, e := range entries {
+			name := filepath.Join(dir, e.Name())
+			switch filepath.Ext(name) {
+			case ".crt":
+				r.authorities = append(r.authorities, name)
+			case ".cert":
+				if r.certificate == "" {
+					r.certificate, r.key = name, strings.TrimSuffix(name, ".cert")+".key"
+				}
 			}
 		}
 	}
-	return authorities, certificate, key
+	return r, nil
 }

@@ -32,7 +32,8 @@ func TestMirrorsAreOfTheLongestName(t *testing.T) {
 		"10.conf", "[Registry]\nName=registry.example.com\nMirror=one.lan\nDigestMirror=two.lan:5000/hub/\n",
 		"20.conf", "[Registry]\nName=registry.example.com/acme/web\nMirror=three.lan/web\n",
 		"30.conf", "[Registry]\nName=docker.io\nMirror=hub.lan/docker\n",
-		"40.conf", "[Registry]\nName=registry.example.com/acme\nBlocked=yes\n")
+		"40.conf", "[Registry]\nName=registry.example.com/acme\nBlocked=yes\n",
+		"50.conf", "[Registry]\nName=registry.example.com/acme/free\nBlocked=no\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestMirrorsAreOfTheLongestName(t *testing.T) {
 			t.Errorf("%s/%s: %+v, want %+v", c.host, c.repository, got, c.want)
 		}
 	}
-	if r.Blocked("registry.example.com", "acme/web") == "" || r.Blocked("registry.example.com", "acmeweb") != "" {
+	if r.Blocked("registry.example.com", "acme/web") == "" || r.Blocked("registry.example.com", "acmeweb") != "" || r.Blocked("registry.example.com", "acme/free/x") != "" {
 		t.Error("blocked are the wrong ones")
 	}
 	var nothing *Registries
@@ -73,6 +74,7 @@ func TestBadFiles(t *testing.T) {
 		{"[Registry]\nName=a.lan\nMirrors=b.lan\n", "line 3: Mirrors=b.lan: unknown key; there are Name, Mirror"},
 		{"[Registry]\nName=a.lan\nAuthority=ca.pem\n", "line 3: Authority=ca.pem: it is not a clean absolute path"},
 		{"[Registry]\nName=a.lan\nKey=/etc/ssl/key.pem\n", "Certificate= and Key= go together"},
+		{"[Registry]\nName=a.lan\nCertificate=/a\nCertificate=/b\nKey=/c\n", "line 4: Certificate=/b: it is there already"},
 		{"[Registry]\nName=a.lan\nInsecure=yes\n", "line 3: Insecure=yes: it is http (no encryption) or tls"},
 		{"[Registry]\nName=a.lan\nBlocked=maybe\n", "line 3: Blocked=maybe: it is yes or no"},
 		{"Name=a.lan\n", "stands before the first [Section]"},
@@ -85,6 +87,36 @@ func TestBadFiles(t *testing.T) {
 	}
 	if _, err := load(t, "a.conf", "[Registry]\nName=a.lan\n", "b.conf", "[Registry]\nName=A.lan/\n"); err == nil || !strings.Contains(err.Error(), "a.conf has the same Name=") {
 		t.Errorf("one name twice: %v", err)
+	}
+}
+
+// Each matter is that of the longest name that says something of it.
+func TestSettingsAreEachTheirOwn(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, mode os.FileMode) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(filepath.Base(name)), mode); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	r, err := load(t,
+		"10.conf", "[Registry]\nName=a.lan\nAuthority="+file("ca", 0o644)+"\nInsecure=http\n",
+		"20.conf", "[Registry]\nName=a.lan/web\nCertificate="+file("me", 0o644)+"\nKey="+file("key", 0o600)+"\n",
+		"30.conf", "[Registry]\nName=b.lan\nAuthority="+filepath.Join(dir, "nothing")+"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.certs = nil
+	set, gives, err := r.Settings("a.lan", "web/x")
+	if err != nil || string(set.Authorities) != "ca\n" || string(set.Certificate) != "me" || !set.PlainHTTP || filepath.Base(gives) != "10.conf" {
+		t.Errorf("%+v, %s, %v", set, gives, err)
+	}
+	if set, _, err := r.Settings("a.lan", "db"); err != nil || set.Certificate != nil || string(set.Authorities) != "ca\n" {
+		t.Errorf("%+v, %v", set, err)
+	}
+	if _, _, err := r.Settings("b.lan", "db"); err == nil || !strings.Contains(err.Error(), "30.conf: Authority= of b.lan: ") {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }
 
