@@ -103,6 +103,9 @@ func run(args []string) int {
 	if err := g.chooseManager(); err != nil {
 		return g.fail(err)
 	}
+	if err := g.canLog(); err != nil {
+		return g.fail(err)
+	}
 	if g.debug {
 		g.tell(f.Args())
 	}
@@ -213,6 +216,19 @@ func (g *globals) tell(args []string) {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "gantry-oci: debug: "+printable(text))
+}
+
+// canLog makes sure that there is a file for the errors to come, before anything
+// is done whose errors nobody would read.
+func (g *globals) canLog() error {
+	if g.log == "" {
+		return nil
+	}
+	f, err := os.OpenFile(g.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("--log: %w", err)
+	}
+	return f.Close()
 }
 
 func (g *globals) record(level string, texts ...string) {

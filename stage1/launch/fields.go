@@ -16,7 +16,7 @@ import (
 // would take for something else.
 func checkFields(spec *specs.Spec) error {
 	for _, check := range []func(*specs.Spec) error{
-		checkTexts, checkNumbers, checkLimits, checkPaths, checkMounts, checkNetDevices, checkIntelRdt,
+		checkTexts, checkNumbers, checkLimits, checkResources, checkPaths, checkMounts, checkNetDevices, checkIntelRdt,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -63,6 +63,38 @@ func checkLimits(spec *specs.Spec) error {
 		}
 	}
 	return nil
+}
+
+// checkResources: below zero only -1 has a meaning, which is no limit. The kernel
+// takes some others for very large ones.
+func checkResources(spec *specs.Spec) error {
+	r := spec.Linux.Resources
+	if r == nil {
+		return nil
+	}
+	for _, n := range resourceNumbers(r) {
+		if n.value != nil && *n.value < -1 {
+			return fmt.Errorf("linux.resources.%s: %d is neither a number from 0 on nor -1, which is no limit", n.field, *n.value)
+		}
+	}
+	return nil
+}
+
+type resourceNumber struct {
+	field string
+	value *int64
+}
+
+func resourceNumbers(r *specs.LinuxResources) []resourceNumber {
+	var all []resourceNumber
+	if m := r.Memory; m != nil {
+		all = append(all, resourceNumber{"memory.limit", m.Limit}, resourceNumber{"memory.reservation", m.Reservation},
+			resourceNumber{"memory.swap", m.Swap}, resourceNumber{"memory.kernelTCP", m.KernelTCP})
+	}
+	if c := r.CPU; c != nil {
+		all = append(all, resourceNumber{"cpu.quota", c.Quota}, resourceNumber{"cpu.realtimeRuntime", c.RealtimeRuntime})
+	}
+	return all
 }
 
 func checkPaths(spec *specs.Spec) error {

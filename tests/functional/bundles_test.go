@@ -137,6 +137,10 @@ func badBundles() []badBundle {
 		{`open /nosuch for /x: no such file or directory`, mounted(specs.Mount{Destination: "/x", Source: "/nosuch", Options: []string{"bind"}})},
 		{`mount nosuchfs /x: no such device`, mounted(specs.Mount{Destination: "/x", Type: "nosuchfs"})},
 		{`mount tmpfs /x: tmpfs: Unknown parameter 'bogus': invalid argument`, mounted(specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"bogus"}})},
+		{`linux.resources.memory.limit: -7 is neither a number from 0 on nor -1, which is no limit (config-linux.md, Memory)`, func(s *specs.Spec) {
+			n := int64(-7)
+			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n}}
+		}},
 		{`remount /bin: there is no mount to change`, mounted(specs.Mount{Destination: "/bin", Options: []string{"remount", "ro"}})},
 		{`execute nosuch: executable file not found in $PATH`, inProcess(func(p *specs.Process) { p.Args = []string{"nosuch"} })},
 	}
