@@ -128,6 +128,13 @@ func healthCommand(s string) ([]string, error) {
 	case strings.ContainsRune(s, 0):
 		return nil, fmt.Errorf("--health-cmd %q: it holds a NUL", s)
 	case !strings.HasPrefix(s, "["):
+		// The words of a Containerfile's HEALTHCHECK may stand in front.
+		switch kind, rest, _ := strings.Cut(s, " "); {
+		case kind == "CMD" && strings.TrimSpace(rest) != "":
+			return strings.Fields(rest), nil
+		case kind == "CMD-SHELL" && strings.TrimSpace(rest) != "":
+			s = rest
+		}
 		return []string{"/bin/sh", "-c", s}, nil
 	}
 	var args []string

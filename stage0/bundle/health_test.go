@@ -21,18 +21,20 @@ func TestHealth(t *testing.T) {
 		o     HealthOptions
 		want  *Health
 	}{
-		"none":                      {nil, HealthOptions{}, nil},
-		"a shell's line":            {nil, HealthOptions{HealthCmd: ptr("true")}, &def},
-		"words":                     {nil, HealthOptions{HealthCmd: ptr(`["a", "b c"]`)}, &words},
-		"words after CMD":           {nil, HealthOptions{HealthCmd: ptr(`["CMD", "a", "b c"]`)}, &words},
-		"a line after CMD-SHELL":    {nil, HealthOptions{HealthCmd: ptr(`["CMD-SHELL", "true"]`)}, &def},
-		"no timer":                  {nil, HealthOptions{HealthCmd: ptr("true"), HealthInterval: "disable"}, &never},
-		"the image's":               {image, HealthOptions{}, &its},
-		"the image's, changed":      {image, HealthOptions{HealthRetries: "1", HealthOnFailure: "stop", HealthStartPeriod: "1s"}, &mine},
-		"the image's, left out":     {image, HealthOptions{NoHealthcheck: true}, nil},
-		"the image's, taken back":   {image, HealthOptions{HealthCmd: ptr("none")}, nil},
-		"the image takes back":      {&ImageHealth{Test: []string{"NONE"}}, HealthOptions{}, nil},
-		"no check, whatever it was": {image, HealthOptions{HealthCmd: ptr("true"), NoHealthcheck: true}, nil},
+		"none":                        {nil, HealthOptions{}, nil},
+		"a shell's line":              {nil, HealthOptions{HealthCmd: ptr("true")}, &def},
+		"a line after CMD-SHELL, too": {nil, HealthOptions{HealthCmd: ptr("CMD-SHELL true")}, &def},
+		"words of a line after CMD":   {nil, HealthOptions{HealthCmd: ptr("CMD a b")}, &Health{Command: []string{"a", "b"}, Interval: def.Interval, Timeout: def.Timeout, Retries: def.Retries, OnFailure: def.OnFailure}},
+		"words":                       {nil, HealthOptions{HealthCmd: ptr(`["a", "b c"]`)}, &words},
+		"words after CMD":             {nil, HealthOptions{HealthCmd: ptr(`["CMD", "a", "b c"]`)}, &words},
+		"a line after CMD-SHELL":      {nil, HealthOptions{HealthCmd: ptr(`["CMD-SHELL", "true"]`)}, &def},
+		"no timer":                    {nil, HealthOptions{HealthCmd: ptr("true"), HealthInterval: "disable"}, &never},
+		"the image's":                 {image, HealthOptions{}, &its},
+		"the image's, changed":        {image, HealthOptions{HealthRetries: "1", HealthOnFailure: "stop", HealthStartPeriod: "1s"}, &mine},
+		"the image's, left out":       {image, HealthOptions{NoHealthcheck: true}, nil},
+		"the image's, taken back":     {image, HealthOptions{HealthCmd: ptr("none")}, nil},
+		"the image takes back":        {&ImageHealth{Test: []string{"NONE"}}, HealthOptions{}, nil},
+		"no check, whatever it was":   {image, HealthOptions{HealthCmd: ptr("true"), NoHealthcheck: true}, nil},
 	} {
 		in := input(Options{HealthOptions: c.o})
 		in.ImageHealth = c.image
