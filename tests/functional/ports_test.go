@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -50,4 +51,39 @@ func TestPortsAreFreeWhenTheLockIs(t *testing.T) {
 	}
 	_ = pod.Close()
 	h.Must("rm", "web")
+}
+
+// The sockets that own the tables of pods are left to the kernel to close: it
+// does, and the tables are gone before the launch is over.
+func TestTablesAreClosed(t *testing.T) {
+	h, ref := box(t)
+	ability.Require(t, ability.Networks)
+	h.Networked()
+	sockets := func() (n int) {
+		b, err := os.ReadFile("/proc/net/netlink")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) > 1 && f[1] == strconv.Itoa(unix.NETLINK_NETFILTER) {
+				n++
+			}
+		}
+		return n
+	}
+	h.Must("fetch", "--quiet", ref)
+	before := sockets()
+	for range 10 {
+		uuid := filepath.Join(h.Dir, "uuid")
+		h.Must("run", "--rm", "--uuid-file", uuid, "-p", "127.0.0.1:20999:80", ref, "true")
+		b, err := os.ReadFile(uuid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables, err := exec.Command("nft", "list", "tables").CombinedOutput()
+		if err != nil || strings.Contains(string(tables), strings.TrimSpace(string(b))[:8]) {
+			t.Errorf("after the end of %s: %v\n%s", b, err, tables)
+		}
+	}
+	eventually(t, "the tables' sockets are closed", func() bool { return sockets() <= before })
 }
