@@ -34,6 +34,16 @@ func commandRows() []row {
 	const image = "registry.example.com/acme/web:1"
 	return []row{
 		says(group, "unknown command", "launch", image),
+		says(group, "a command spelt wrongly", "trst", "ls"),
+		says(group, "a command below another spelt wrongly", "network", "crate", "back"),
+		says(group, "a command of podman that is called something else", "pull", image),
+		says(group, "a command of podman that there is not", "cp", "web:/etc/hosts", "."),
+		says(group, "too many arguments", "inspect", "web", "db"),
+		says(group, "an argument that is missing", "exec"),
+		says(group, "a flag that is missing", "trust", "add", "acme.pub"),
+		says(group, "a number that is none", "logs", "--tail=many", "web"),
+		says(group, "a number that is too large", "stop", "--time=99999999999999999999", "web"),
+		says(group, "a template without such a field", "image", "ls", "--format", "{{.Nickname}}"),
 		says(group, "unknown flag", "run", "--no-such-flag", image),
 		says(group, "a flag of podman that gantry does not have", "run", "--restart=always", image),
 		says(group, "no image", "run"),

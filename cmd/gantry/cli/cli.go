@@ -97,6 +97,8 @@ func (a *app) fail(err error) int {
 	var h hinted
 	if errors.As(err, &h) && h.Hint() != "" {
 		a.say("hint", h.Hint())
+	} else if hint := unknownHint(err); hint != "" {
+		a.say("hint", hint)
 	} else if hint := generalHint(err); hint != "" {
 		a.say("hint", hint)
 	}
@@ -136,8 +138,6 @@ func generalHint(err error) string {
 		return "the file system is full: 'gantry image rm' and 'gantry gc' free space without needing any"
 	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && os.Geteuid() != 0:
 		return "gantry needs root for this: run it with sudo, or as a system unit"
-	case unknownCommand(err):
-		return "'gantry --help' lists the commands"
 	case errors.Is(err, syscall.EAGAIN):
 		return "no more processes: the pod is at its --pids-limit, or this host at its own limit"
 	case errors.Is(err, syscall.EROFS):

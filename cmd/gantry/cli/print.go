@@ -15,12 +15,12 @@ import (
 
 // formatFlag adds --format to a command that prints records.
 func formatFlag(c *cobra.Command, format *string) {
-	c.Flags().StringVar(format, "format", "table", "print as `FORMAT`: table, json, or a template for each, as in '{{.Name}}'")
+	c.Flags().StringVar(format, "format", "table", "print as `FORMAT`: table, json, or a template for each, as in '{{json .}}' or '{{.Field}}'; a wrong field is told with those there are")
 }
 
 // inspectFlag adds --format to a command that prints JSON.
 func inspectFlag(c *cobra.Command, format *string) {
-	c.Flags().StringVarP(format, "format", "f", "json", "print as `FORMAT`: json, or a template for each, as in '{{.Name}}'")
+	c.Flags().StringVarP(format, "format", "f", "json", "print as `FORMAT`: json, or a template for each, as in '{{json .}}' or '{{.Field}}'; a wrong field is told with those there are")
 }
 
 // table prints rows under a header for people, or v as JSON for programs, or
@@ -71,14 +71,25 @@ func (a *app) fill(format string, v any) error {
 		out = w
 		fmt.Fprintln(w, t.heading())
 	}
-	for _, one := range each(v) {
+	all := each(v)
+	if typ := reflect.TypeOf(v); len(all) == 0 && typ != nil && typ.Kind() == reflect.Slice {
+		// A wrong field is wrong also where there is nothing to print.
+		if _, err := t.of(reflect.Zero(typ.Elem()).Interface()); err != nil {
+			return wrongField(format, v, err)
+		}
+	}
+	for _, one := range all {
 		line, err := t.of(one)
 		if err != nil {
-			return withHint(fmt.Errorf("--format %q: %w", format, err), "there are %s", strings.Join(fields(one), ", "))
+			return wrongField(format, one, err)
 		}
 		fmt.Fprintln(out, printable(line))
 	}
 	return nil
+}
+
+func wrongField(format string, v any, err error) error {
+	return withHint(fmt.Errorf("--format %q: %w", format, err), "there are %s", strings.Join(fields(v), ", "))
 }
 
 // each is what a slice has, or the one thing that is none.

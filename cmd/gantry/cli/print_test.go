@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -41,6 +42,12 @@ func TestTemplates(t *testing.T) {
 		if h, ok := err.(interface{ Hint() string }); c.hint != "" && (!ok || !strings.HasPrefix(h.Hint(), c.hint)) {
 			t.Errorf("%s: hint %v, want %q", c.format, err, c.hint)
 		}
+	}
+	// A document that is kept as it came is entered by its names.
+	var doc bytes.Buffer
+	inspected := struct{ Config any }{json.RawMessage(`{"config":{"Env":["A=1","B=2"]}}`)}
+	if err := (&app{out: &doc}).inspection(`{{.Config.Config.Env}} {{join .Config.config.Env ","}} {{.Config.os}}.`, inspected); err != nil || doc.String() != "[A=1 B=2] A=1,B=2 .\n" {
+		t.Errorf("%q, %v", doc.String(), err)
 	}
 	// What is one record and not a list of them is one line.
 	var out bytes.Buffer

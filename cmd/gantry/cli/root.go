@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -136,6 +137,17 @@ func (a *app) root(only string) *cobra.Command {
 // flagError turns pflag's message into ours, with the command's own help as
 // what to read next.
 func flagError(c *cobra.Command, err error) error {
+	// What package strconv calls its functions is nothing to people.
+	if text, why, found := strings.Cut(err.Error(), ": strconv."); found {
+		_, why, _ = strings.Cut(why, "invalid ")
+		kind := map[string]string{"syntax": "it is not of that form"}[why]
+		if strings.HasSuffix(err.Error(), "out of range") {
+			kind = "it is out of range"
+		}
+		if kind != "" {
+			err = errors.New(text + ": " + kind)
+		}
+	}
 	return withHint(err, "see '%s --help'", c.CommandPath())
 }
 

@@ -120,11 +120,14 @@ func at(v reflect.Value, path []string) (reflect.Value, error) {
 			}
 			v = v.Elem()
 		}
+		if raw, ok := documentIn(v); ok {
+			v = raw
+		}
 		switch {
 		case v.Kind() == reflect.Struct && v.FieldByName(name).IsValid():
 			v = v.FieldByName(name)
 		case v.Kind() == reflect.Map && v.Type().Key().Kind() == reflect.String:
-			if v = v.MapIndex(reflect.ValueOf(name).Convert(v.Type().Key())); !v.IsValid() {
+			if v = member(v, name); !v.IsValid() {
 				return v, nil
 			}
 		default:
@@ -134,7 +137,34 @@ func at(v reflect.Value, path []string) (reflect.Value, error) {
 	return v, nil
 }
 
+// documentIn is what a document in JSON says that is kept as it came.
+func documentIn(v reflect.Value) (reflect.Value, bool) {
+	raw, ok := v.Interface().(json.RawMessage)
+	var document any
+	if !ok || json.Unmarshal(raw, &document) != nil {
+		return v, false
+	}
+	return reflect.ValueOf(document), true
+}
+
+// member finds a name in a map, in whatever case if there is no such one: names
+// in documents begin with a small letter, and fields with a capital one.
+func member(v reflect.Value, name string) reflect.Value {
+	if exact := v.MapIndex(reflect.ValueOf(name).Convert(v.Type().Key())); exact.IsValid() {
+		return exact
+	}
+	for _, key := range v.MapKeys() {
+		if strings.EqualFold(key.String(), name) {
+			return v.MapIndex(key)
+		}
+	}
+	return reflect.Value{}
+}
+
 func (p part) print(v reflect.Value) (string, error) {
+	if v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
 	if !v.IsValid() {
 		return "", nil
 	}
@@ -154,6 +184,9 @@ func (p part) print(v reflect.Value) (string, error) {
 			all[i] = fmt.Sprint(v.Index(i).Interface())
 		}
 		return strings.Join(all, p.with), nil
+	}
+	if raw, ok := documentIn(v); ok {
+		v = raw
 	}
 	s := fmt.Sprint(v.Interface())
 	if v.Kind() == reflect.Pointer && v.IsNil() {

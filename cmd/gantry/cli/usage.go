@@ -53,5 +53,49 @@ func subcommands(w io.Writer, c *cobra.Command) {
 	}
 }
 
-// unknownCommand is cobra's error for a word that names no command.
-func unknownCommand(err error) bool { return strings.HasPrefix(err.Error(), "unknown command ") }
+// unknownHint says what was meant by a word that names no command, or a flag
+// that is missing: cobra's errors are only text.
+func unknownHint(err error) string {
+	var word, path string
+	if n, _ := fmt.Sscanf(err.Error(), "unknown command %q for %q", &word, &path); n == 2 {
+		return meant(word, path)
+	}
+	if flag, ok := strings.CutPrefix(err.Error(), "required flag(s) "); ok {
+		return "give --" + strings.Trim(strings.TrimSuffix(flag, " not set"), `"`) + ": '--help' shows an example"
+	}
+	return ""
+}
+
+func meant(word, path string) string {
+	words := strings.Fields(path)
+	c, _, err := Root().Find(words[1:])
+	if err != nil {
+		return "'gantry --help' lists the commands"
+	}
+	if instead := podmans()[strings.Join(append(words[1:], word), " ")]; instead != "" {
+		return instead
+	}
+	for c.SuggestionsMinimumDistance = 1; c.SuggestionsMinimumDistance <= 2; c.SuggestionsMinimumDistance++ {
+		if near := c.SuggestionsFor(word); len(near) > 0 {
+			return fmt.Sprintf("did you mean '%s %s'?", path, near[0])
+		}
+	}
+	return fmt.Sprintf("'%s --help' lists the commands", path)
+}
+
+// podmans are commands of podman that are called something else here, or are
+// nothing of ours.
+func podmans() map[string]string {
+	const none = "gantry has no such command"
+	return map[string]string{
+		"pull": "'gantry fetch' brings images", "images": "'gantry image ls' lists them", "rmi": "'gantry image rm' removes them",
+		"tag": "'gantry image tag' does that", "history": "'gantry image history' does that", "save": "'gantry image export' does that",
+		"load": "'gantry fetch oci-archive:FILE' or docker-archive:FILE does that", "create": "'gantry prepare' makes a pod, 'gantry run-prepared' starts it",
+		"start": "a pod runs once: 'gantry prepare' and 'gantry run-prepared', or 'gantry run' again", "restart": "restarting is the init system's: 'gantry stop' and 'gantry run'",
+		"wait": "'gantry status --wait POD' waits", "container": "pods are named without it: 'gantry list', 'gantry inspect'", "pod": "pods are named without it: 'gantry list', 'gantry inspect'",
+		"login": "'podman login' and 'docker login' write the file that gantry reads", "build": "buildah builds images", "push": "skopeo copies what 'gantry image export' writes",
+		"cp": none + ": mount a volume, or use 'gantry exec POD tar'", "attach": none + ": run it in the foreground, or 'gantry logs --follow POD'",
+		"image prune": "'gantry image gc' frees what nothing needs", "image pull": "'gantry fetch' brings images", "image save": "'gantry image export' does that",
+		"pause": none + " yet", "unpause": none + " yet", "stats": none + " yet", "events": none + " yet", "commit": none + ": buildah builds images",
+	}
+}
