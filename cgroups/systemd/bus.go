@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -54,22 +55,30 @@ type bus struct {
 	until   time.Time
 }
 
-// Sockets to try, in this order. Systemd itself listens too: that needs no bus,
-// but root.
-const (
-	privateSocket = "/run/systemd/private"
-	busSocket     = "/run/dbus/system_bus_socket"
-)
+// sockets are to be tried in this order. Systemd itself listens too: that needs
+// no bus, but the same user.
+type sockets struct{ private, bus string }
+
+var hostSockets = sockets{"/run/systemd/private", "/run/dbus/system_bus_socket"}
+
+// userSockets are those of a user's own systemd (user@.service(5)). The
+// environment names the directory where it is not the usual one.
+func userSockets(uid uint32, runtimeDir string) sockets {
+	if !filepath.IsAbs(runtimeDir) {
+		runtimeDir = fmt.Sprintf("/run/user/%d", uid)
+	}
+	return sockets{filepath.Join(runtimeDir, "systemd/private"), filepath.Join(runtimeDir, "bus")}
+}
 
 // dial connects to the first that answers.
-func dial() (*bus, error) {
-	b, err := open(privateSocket, false)
+func (s sockets) dial() (*bus, error) {
+	b, err := open(s.private, false)
 	if err == nil {
 		return b, nil
 	}
-	b, other := open(busSocket, true)
+	b, other := open(s.bus, true)
 	if other != nil {
-		return nil, errors.Join(err, other)
+		return nil, fmt.Errorf("%w; %w", err, other)
 	}
 	return b, nil
 }

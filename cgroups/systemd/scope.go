@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Manager is the host's systemd.
+// Manager is the host's systemd, or that of a user.
 type Manager struct {
 	bus     *bus
 	version int
@@ -25,14 +25,32 @@ func Open() (*Manager, error) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return nil, errors.New("systemd does not run on this host; have the engine use cgroupfs")
 	}
-	b, err := dial()
+	m, err := connect(hostSockets)
 	if err != nil {
 		return nil, fmt.Errorf("reach systemd: %w", err)
+	}
+	return m, nil
+}
+
+// OpenUser connects to the systemd of a user of the host, who we are, perhaps
+// in a user namespace.
+func OpenUser(uid uint32) (*Manager, error) {
+	m, err := connect(userSockets(uid, os.Getenv("XDG_RUNTIME_DIR")))
+	if err != nil {
+		return nil, fmt.Errorf("reach the systemd of user %d, which runs while they are logged in or linger (loginctl enable-linger); else have the engine use cgroupfs: %w", uid, err)
+	}
+	return m, nil
+}
+
+func connect(s sockets) (*Manager, error) {
+	b, err := s.dial()
+	if err != nil {
+		return nil, err
 	}
 	m, err := newManager(b)
 	if err != nil {
 		b.close()
-		return nil, fmt.Errorf("reach systemd: %w", err)
+		return nil, err
 	}
 	return m, nil
 }
@@ -137,6 +155,15 @@ func (s *Scope) properties(version int) ([]Property, error) {
 	props = append(props, limits...)
 	return append(props,
 		Property{"Slice", s.Slice}, Property{"Delegate", true}, Property{"PIDs", []uint32{uint32(s.Pid)}}), nil
+}
+
+// Attach has systemd put a process into a scope, where we may not: into its
+// group from one that is not the user's.
+func (m *Manager) Attach(name string, pid int) error {
+	if _, err := m.bus.call("AttachProcessesToUnit", name, "", []uint32{uint32(pid)}); err != nil {
+		return fmt.Errorf("put process %d into unit %s: %w", pid, name, err)
+	}
+	return nil
 }
 
 // SetLimits has systemd know limits that were changed, so that it writes these

@@ -26,9 +26,9 @@ const (
 )
 
 // ParseName reads linux.cgroupsPath as SLICE:PREFIX:NAME, for a container of
-// that id. What is empty is as in runc: system.slice; without any of it the unit
-// is called after the id.
-func ParseName(cgroupsPath, id string) (Name, error) {
+// that id. What is empty is as in runc: system.slice, user.slice of a user's
+// systemd; without any of it the unit is called after the id.
+func ParseName(cgroupsPath, id string, user bool) (Name, error) {
 	slice, before, name := "", prefix, id
 	if cgroupsPath != "" {
 		parts := strings.Split(cgroupsPath, ":")
@@ -40,6 +40,9 @@ func ParseName(cgroupsPath, id string) (Name, error) {
 	switch slice {
 	case "":
 		slice = "system.slice"
+		if user {
+			slice = "user.slice"
+		}
 	case "-":
 		slice = rootSlice
 	}

@@ -38,7 +38,7 @@ func TestParseName(t *testing.T) {
 		{"a.slice:p:" + strings.Repeat("n", 250), "x", Name{}, "longer than"},
 		{"", "a+b", Name{}, "may have letters"},
 	} {
-		got, err := ParseName(tt.path, tt.id)
+		got, err := ParseName(tt.path, tt.id, false)
 		if tt.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("%q: %v, want an error with %q", tt.path, err, tt.err)
@@ -47,6 +47,31 @@ func TestParseName(t *testing.T) {
 		}
 		if err != nil || got != tt.want {
 			t.Errorf("%q of %s: %+v, %v; want %+v", tt.path, tt.id, got, err, tt.want)
+		}
+	}
+}
+
+// A user's systemd has no system.slice.
+func TestParseNameOfUser(t *testing.T) {
+	for path, want := range map[string]Name{
+		"":                     {"user.slice", "gantry-oci-web.scope"},
+		":libpod:0123":         {"user.slice", "libpod-0123.scope"},
+		"app.slice:libpod:012": {"app.slice", "libpod-012.scope"},
+	} {
+		if got, err := ParseName(path, "web", true); err != nil || got != want {
+			t.Errorf("%q: %+v, %v; want %+v", path, got, err, want)
+		}
+	}
+}
+
+func TestUserSockets(t *testing.T) {
+	for dir, want := range map[string]sockets{
+		"":           {"/run/user/1000/systemd/private", "/run/user/1000/bus"},
+		"run":        {"/run/user/1000/systemd/private", "/run/user/1000/bus"},
+		"/home/u/rt": {"/home/u/rt/systemd/private", "/home/u/rt/bus"},
+	} {
+		if got := userSockets(1000, dir); got != want {
+			t.Errorf("%q: %+v, want %+v", dir, got, want)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 		return nil, err
 	}
 	terminal := spec.Process != nil && spec.Process.Terminal
-	unit, err := newScope(&o, spec)
+	unit, err := newScope(&o, spec, own)
 	if err != nil {
 		return nil, err
 	}

@@ -102,11 +102,15 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) error {
 	if err != nil {
 		return err
 	}
+	own, err := launch.OwnUserns()
+	if err != nil {
+		return err
+	}
 	s, err := launch.Exec(ctx, launch.ExecRequest{
 		ID: c.ID, Bundle: c.Bundle, Spec: spec, Process: o.Process, Cgroups: c.Cgroups,
 		Status: stage1.Status{Pid: c.Pid, Start: c.Start, Boot: c.Boot},
 		Given:  true, Outlive: o.Detach, Terminal: o.Process.Terminal, Stdin: true, PidFile: o.PidFile,
-		Preserve: o.Preserve, Libexec: o.Libexec, RunDir: c.root.Dir + "-cache", Below: o.Below,
+		Preserve: o.Preserve, Libexec: o.Libexec, RunDir: c.root.Dir + "-cache", Below: o.Below, Userns: own, Adopt: c.adopt(own),
 	})
 	if errors.Is(err, launch.ErrNotRunning) {
 		return fmt.Errorf("container %q ended meanwhile", c.ID)

@@ -3,10 +3,8 @@
 package container
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -23,22 +21,20 @@ type scope struct {
 	want    systemd.Scope
 	path    string
 	libexec string
+	user    bool // it is one of a user's systemd
 	holder  *launch.Holder
 	made    bool
 }
 
 // newScope reads a bundle for its unit and finds where its group will be. It
 // makes nothing. Without --systemd-cgroup there is none, which nil is.
-func newScope(o *CreateOptions, spec *specs.Spec) (*scope, error) {
+func newScope(o *CreateOptions, spec *specs.Spec, own *launch.Userns) (*scope, error) {
 	if !o.Systemd {
 		return nil, nil
 	}
-	if ofUser() {
-		return nil, errors.New("--systemd-cgroup: the systemd of a user is not supported; have the engine use cgroupfs")
-	}
-	s := &scope{libexec: o.Libexec}
+	s := &scope{libexec: o.Libexec, user: ofUser(own)}
 	var err error
-	if s.want.Name, err = systemd.ParseName(cgroupPath(spec), o.ID); err != nil {
+	if s.want.Name, err = systemd.ParseName(cgroupPath(spec), o.ID, s.user); err != nil {
 		return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
 	}
 	if s.want.More, err = systemd.Annotated(spec.Annotations); err != nil {
@@ -59,7 +55,7 @@ func newScope(o *CreateOptions, spec *specs.Spec) (*scope, error) {
 		}
 	}
 	s.want.Description = "container " + o.ID
-	if s.manager, err = systemd.Open(); err != nil {
+	if s.manager, err = openSystemd(s.user, ownerOf(own)); err != nil {
 		return nil, fmt.Errorf("--systemd-cgroup: %w", err)
 	}
 	if s.path, err = s.manager.Path(s.want.Name); err != nil {
@@ -71,12 +67,22 @@ func newScope(o *CreateOptions, spec *specs.Spec) (*scope, error) {
 
 // ofUser tells whether the host's systemd is not ours to talk to: in a user
 // namespace even root is a user.
-func ofUser() bool {
-	if os.Geteuid() != 0 {
-		return true
+func ofUser(own *launch.Userns) bool { return own != nil || os.Geteuid() != 0 }
+
+func openSystemd(user bool, uid uint32) (*systemd.Manager, error) {
+	if user {
+		return systemd.OpenUser(uid)
 	}
-	b, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295"
+	return systemd.Open()
+}
+
+// systemd is who made the container's unit: the owner's, if they are a user.
+func (c *Container) systemd() (*systemd.Manager, error) {
+	own, err := launch.OwnUserns()
+	if err != nil {
+		return nil, err
+	}
+	return openSystemd(ofUser(own) || c.Owner != 0, c.Owner)
 }
 
 // start makes the unit, and makes sure that its group is the one on record.
@@ -137,6 +143,25 @@ func (s *scope) use(r *launch.Request) {
 		return
 	}
 	r.CgroupPath, r.CgroupMake, r.Cloned = s.path, s.start, s.born
+	if s.user {
+		r.Adopt = func(pid int) error { return s.manager.Attach(s.want.Unit, pid) }
+	}
+}
+
+// adopt has a process that an exec made put into the unit of a user's systemd;
+// nil where there is none.
+func (c *Container) adopt(own *launch.Userns) func(pid int) error {
+	if c.Unit == "" || !ofUser(own) {
+		return nil
+	}
+	return func(pid int) error {
+		m, err := c.systemd()
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		return m.Attach(c.Unit, pid)
+	}
 }
 
 // stopUnit has systemd forget the container's unit. That it cannot be reached
@@ -145,7 +170,7 @@ func (c *Container) stopUnit() {
 	if c.Unit == "" {
 		return
 	}
-	m, err := systemd.Open()
+	m, err := c.systemd()
 	if err == nil {
 		defer m.Close()
 		err = m.Stop(c.Unit)
@@ -161,7 +186,7 @@ func (c *Container) tellUnit(r *specs.LinuxResources) error {
 	if c.Unit == "" || r == nil {
 		return nil
 	}
-	m, err := systemd.Open()
+	m, err := c.systemd()
 	if err != nil {
 		return err
 	}

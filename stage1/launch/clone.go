@@ -27,6 +27,16 @@ type birth struct {
 	enter   func() (func() error, error) // puts this thread into v1 groups
 	initial *stage1.Affinity             // processors it starts on, or nil
 	busy    func() (*os.File, error)     // opens another unified group where that one takes no process; nil: there is none
+	adopt   func(pid int) error          // puts the child there where we may not; nil: there is nobody who could
+}
+
+// adoptBy has gantry-init wait until it is in its group.
+func (b *birth) adoptBy(adopt func(pid int) error) {
+	if adopt == nil || b.cgroup == nil {
+		return
+	}
+	b.adopt = adopt
+	b.plan.Steps = slices.Insert(b.plan.Steps, 0, stage1.Step{Wait: &stage1.Wait{Name: stage1.WaitCgroup}})
 }
 
 // sync is the parent's end of the socket gantry-init reports on.
@@ -95,7 +105,24 @@ func (b *birth) cloneHere() (pid int, pidfd *os.File, sync syncSocket, err error
 	defer unix.Close(self)
 	attr.Files[stage1.InitSelf] = uintptr(self)
 	pid, pidfd, err = b.fork(self, attr)
+	if err == nil && b.adopt != nil {
+		err = b.settleIn(pid, attr.Sys.UseCgroupFD, pair[0])
+	}
 	return pid, pidfd, syncSocket{fd: pair[0], reborn: isReborn(b.plan)}, err
+}
+
+// settleIn has a child that waits for it put into its group, unless it was born
+// there, and lets it go on.
+func (b *birth) settleIn(pid int, born bool, sync int) error {
+	if !born {
+		if err := b.adopt(pid); err != nil {
+			return err
+		}
+	}
+	if _, err := unix.SendmsgN(sync, []byte(stage1.WaitCgroup), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("go on in the control group: %w", err)
+	}
+	return nil
 }
 
 func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File, err error) {
@@ -131,6 +158,11 @@ func (b *birth) fork(self int, attr *syscall.ProcAttr) (pid int, pidfd *os.File,
 			attr.Sys.CgroupFD = int(other.Fd())
 			pid, err = syscall.ForkExec(init, []string{"gantry-init"}, attr)
 		}
+	}
+	if errors.Is(err, unix.EACCES) && b.adopt != nil && attr.Sys.UseCgroupFD {
+		// Out of a group that is not the user's the kernel lets them move nobody.
+		attr.Sys.UseCgroupFD = false
+		pid, err = syscall.ForkExec(init, []string{"gantry-init"}, attr)
 	}
 	if back := back(); err == nil && back != nil {
 		err = back

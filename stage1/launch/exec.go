@@ -32,7 +32,8 @@ type ExecRequest struct {
 	Status  stage1.Status  // of the app
 	Cgroups []string       // of the app, as recorded
 
-	Below map[string]string // groups below those, by v1 controller or by "": where it goes instead
+	Adopt func(pid int) error `json:"-"` // puts gantry-init into its group where we may not; nil: there is nobody who could
+	Below map[string]string   // groups below those, by v1 controller or by "": where it goes instead
 
 	Libexec, RunDir string
 	Userns          *Userns // ours, if it is not the host's
@@ -303,6 +304,7 @@ func (r *ExecRequest) prepare(ctx context.Context, all *hold, target *os.File) (
 	if b.cgroup, err = openUnified(all, made); err != nil {
 		return nil, err
 	}
+	b.adoptBy(r.Adopt)
 	if len(r.Below) == 0 {
 		b.busy = func() (*os.File, error) { return r.beside(all) }
 	}

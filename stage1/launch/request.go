@@ -64,6 +64,7 @@ type Request struct {
 	Hooks       *Hooks                       `json:"-"` // hooks of the bundle are run; nil: they are refused
 	CgroupMake  func() error                 `json:"-"` // makes the group of CgroupPath, once it is on record; nil: we do
 	Cloned      func(pid int) error          `json:"-"` // told of gantry-init, before it does anything of note; for Create
+	Adopt       func(pid int) error          `json:"-"` // puts gantry-init into its group where we may not; nil: there is nobody who could
 	CgroupNone  bool                         // no group is made, and limits are refused
 	CgroupMade  func() error                 `json:"-"` // told when there is a group of ours, before anybody is in it; nil with a PodDir
 	CgroupPath  string                       // below the top of every hierarchy; empty: gantry-<ID> below our own group

@@ -143,6 +143,7 @@ func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group
 		}
 	}
 	b.cgroup, b.enter = group.CloneFD(), group.Enter
+	b.adoptBy(r.Adopt)
 	if !group.Confined() {
 		withoutMknod(&b.plan)
 	}

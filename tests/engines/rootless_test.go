@@ -3,6 +3,7 @@
 package engines
 
 import (
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -22,7 +23,7 @@ const (
 	user = "gantry-engines"
 
 	rootlessWrapper = `#!/bin/sh
-exec setpriv --reuid ` + user + ` --regid ` + user + ` --init-groups env HOME="$DIR/home" XDG_RUNTIME_DIR="$DIR/xdg" TMPDIR="$DIR/home" \
+exec setpriv --reuid ` + user + ` --regid ` + user + ` --init-groups env USER=` + user + ` HOME="$DIR/home" XDG_RUNTIME_DIR="${XDG}" TMPDIR="$DIR/home" \
 	/usr/bin/podman --root "$DIR/graph" --runroot "$DIR/run" --tmpdir "$DIR/tmp" "$@"
 `
 )
@@ -30,6 +31,11 @@ exec setpriv --reuid ` + user + ` --regid ` + user + ` --init-groups env HOME="$
 // newRootless makes a machine whose podman is an ordinary user's. It gets copies
 // of the executables: those under test may be where only root may look.
 func newRootless(t *testing.T, runtime string) *machine {
+	t.Helper()
+	return newRootlessWith(t, runtime, "MANAGER=cgroupfs")
+}
+
+func newRootlessWith(t *testing.T, runtime string, env ...string) *machine {
 	t.Helper()
 	m := newMachine(t, runtime)
 	for file, line := range accounts {
@@ -40,7 +46,8 @@ func newRootless(t *testing.T, runtime string) *machine {
 		path = filepath.Join(m.mkdir("libexec"), runtime)
 		m.must("cp " + built.Dir(t) + "/gantry-* libexec/")
 	}
-	m.env = append(m.env, "MANAGER=cgroupfs",
+	m.env = append(append(m.env, "XDG="+m.dir+"/xdg"), env...)
+	m.env = append(m.env,
 		"CONTAINERS_CONF="+m.dir+"/containers.conf", "CONTAINERS_STORAGE_CONF="+m.dir+"/storage.conf",
 		"CONTAINERS_REGISTRIES_CONF="+m.dir+"/registries.conf", "IMAGE=localhost/busybox:latest")
 	for name, text := range podmanFiles {
@@ -67,6 +74,34 @@ func TestPodmanRootless(t *testing.T) {
 	ability.Require(t, ability.Root, ability.Userns, ability.Tool("podman"), ability.Tool("newuidmap"), ability.Tool("slirp4netns"))
 	engine{
 		name: "rootless", start: newRootless, reset: removeContainers, left: "podman ps -aq", groups: everyContainer,
+	}.test(t)
+}
+
+// newRootlessSystemd is that of a user whose own systemd makes the groups. It is
+// of the host's, and so is then the user.
+func newRootlessSystemd(t *testing.T, runtime string) *machine {
+	t.Helper()
+	const uid, bus = "54321", "/run/user/54321"
+	run := func(name string, args ...string) {
+		t.Helper()
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s %v: %v: %s", name, args, err, out)
+		}
+	}
+	run("useradd", "--uid", uid, "--no-create-home", "--home-dir", "/nonexistent", user)
+	t.Cleanup(func() { run("userdel", user) })
+	run("systemctl", "start", "user@"+uid+".service")
+	t.Cleanup(func() { run("systemctl", "stop", "user@"+uid+".service", "user-"+uid+".slice") })
+	return newRootlessWith(t, runtime, "MANAGER=systemd", "XDG="+bus, "DBUS_SESSION_BUS_ADDRESS=unix:path="+bus+"/bus")
+}
+
+// TestPodmanRootlessGuest: with cgroup v2, where podman has the user's systemd
+// make the groups.
+func TestPodmanRootlessGuest(t *testing.T) {
+	ability.Require(t, ability.Root, ability.Userns, ability.Cgroup2, ability.Systemd, ability.Tool("podman"), ability.Tool("newuidmap"))
+	engine{
+		name: "guest-rootless", untold: true, start: newRootlessSystemd,
+		reset: removeContainers, left: "podman ps -aq", groups: everyContainer,
 	}.test(t)
 }
 
