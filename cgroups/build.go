@@ -210,10 +210,12 @@ func (b *builder) applyOne(l limit) error {
 
 // writeSettings writes one after the other, each where it is found first.
 func writeSettings(dir string, settings []setting) error {
+	w := writer{dir: dir, fd: -1}
+	defer w.close()
 	for _, s := range settings {
-		err := writeFile(dir, s.file, s.value)
+		err := w.write(s.file, s.value)
 		for or := s.or; errors.Is(err, os.ErrNotExist) && or != nil; or = or.or {
-			err = writeFile(dir, or.file, or.value)
+			err = w.write(or.file, or.value)
 		}
 		if err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
 			return err

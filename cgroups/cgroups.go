@@ -261,13 +261,36 @@ func (g *Group) Close() {
 // writeFile writes one value to one control file: a single write(2), as
 // cgroup files want, and never creating anything.
 func writeFile(dir, name, value string) error {
-	fd, err := unix.Open(filepath.Join(dir, name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: filepath.Join(dir, name), Err: err}
+	w := writer{dir: dir, fd: -1}
+	defer w.close()
+	return w.write(name, value)
+}
+
+// writer keeps the file open that was written last: device rules are a dozen
+// values for one.
+type writer struct {
+	dir, name string
+	fd        int // -1: there is none
+}
+
+func (w *writer) write(name, value string) error {
+	if w.fd < 0 || name != w.name {
+		w.close()
+		fd, err := unix.Open(filepath.Join(w.dir, name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: filepath.Join(w.dir, name), Err: err}
+		}
+		w.fd, w.name = fd, name
 	}
-	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
-		return &os.PathError{Op: "write " + strconv.Quote(value), Path: filepath.Join(dir, name), Err: err}
+	if _, err := unix.Write(w.fd, []byte(value)); err != nil {
+		return &os.PathError{Op: "write " + strconv.Quote(value), Path: filepath.Join(w.dir, name), Err: err}
 	}
 	return nil
+}
+
+func (w *writer) close() {
+	if w.fd >= 0 {
+		_ = unix.Close(w.fd)
+		w.fd = -1
+	}
 }

@@ -339,9 +339,9 @@ func TestKillAndRemoveOnlyGroups(t *testing.T) {
 		bad = append(bad, h.v2.mount)
 	}
 	for _, dir := range bad {
-		// onlyGroups alone first: were it to let one through, KillAll would
+		// Find alone first: were it to let one through, KillAll would
 		// take the machine with it.
-		if err := onlyGroups([]string{dir}); err == nil {
+		if _, err := Find([]string{dir}); err == nil {
 			t.Fatalf("%q is taken for a group", dir)
 		}
 		if err := KillAll([]string{dir}); err == nil {
@@ -536,7 +536,7 @@ func TestPlainV1(t *testing.T) {
 	}
 	defer g.Delete()
 	dirs := g.Dirs()
-	if g.CloneFD() != nil || !g.Confined() || !strings.Contains(holder(dirs), "freezer") {
+	if g.CloneFD() != nil || !g.Confined() || !strings.Contains(standing(dirs).holder(), "freezer") {
 		t.Errorf("dirs %v, confined %v", dirs, g.Confined())
 	}
 	if limits, err := limitsOf(&specs.LinuxResources{Unified: map[string]string{"memory.high": "1"}}); err != nil {

@@ -18,14 +18,45 @@ import (
 // kernel (a dead NFS server) must not hang the caller.
 const patience = 5 * time.Second
 
+// Left is what there still is of a group.
+type Left []leftDir
+
+type leftDir struct {
+	path    string
+	unified bool
+}
+
+// Find looks which directories of a group, recorded when it was made, still
+// exist. It refuses those that are not groups below the top of a hierarchy: the
+// paths come from a file, and a damaged one must not kill the host or remove
+// its empty directories.
+func Find(dirs []string) (Left, error) {
+	var left Left
+	for _, dir := range dirs {
+		unified, err := isGroup(dir)
+		if err == nil {
+			left = append(left, leftDir{dir, unified})
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return left, nil
+}
+
 // KillAll kills every process in a group, given its directories in all
 // hierarchies, and those born meanwhile. Directories that are gone are fine.
 // It does not wait; RemoveAll does.
 func KillAll(dirs []string) error {
-	if err := onlyGroups(dirs); err != nil {
+	left, err := Find(dirs)
+	if err != nil {
 		return fmt.Errorf("kill cgroup: %w", err)
 	}
-	dir := holder(dirs)
+	return left.Kill()
+}
+
+// Kill is KillAll of what was found.
+func (l Left) Kill() error {
+	dir := l.holder()
 	if dir == "" {
 		return nil
 	}
@@ -40,52 +71,39 @@ func KillAll(dirs []string) error {
 	return fmt.Errorf("kill cgroup: %w", err)
 }
 
-// onlyGroups refuses directories that are not groups below the top of a
-// hierarchy. The paths come from a file: a damaged one must not kill the host
-// or remove its empty directories.
-func onlyGroups(dirs []string) error {
-	for _, dir := range dirs {
-		if err := isGroup(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-func isGroup(dir string) error {
+func isGroup(dir string) (unified bool, err error) {
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
-		return fmt.Errorf("%q is not a clean absolute path", dir)
+		return false, fmt.Errorf("%q is not a clean absolute path", dir)
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
-		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+		return false, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	if fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		return fmt.Errorf("%s is not a control group", dir)
+		return false, fmt.Errorf("%s is not a control group", dir)
 	}
 	var self, parent unix.Stat_t
 	if err := errors.Join(unix.Lstat(dir, &self), unix.Lstat(filepath.Dir(dir), &parent)); err != nil {
-		return fmt.Errorf("stat %s: %w", dir, err)
+		return false, fmt.Errorf("stat %s: %w", dir, err)
 	}
 	if self.Mode&unix.S_IFMT != unix.S_IFDIR || self.Dev != parent.Dev {
-		return fmt.Errorf("%s is the top of a hierarchy", dir)
+		return false, fmt.Errorf("%s is the top of a hierarchy", dir)
 	}
-	return nil
+	return fs.Type == unix.CGROUP2_SUPER_MAGIC, nil
 }
 
 // holder picks the directory that knows the group's processes best: the
 // unified one, then the freezer's, then any.
-func holder(dirs []string) string {
+func (l Left) holder() string {
+	for _, dir := range l {
+		if dir.unified {
+			return dir.path
+		}
+	}
 	var best string
-	for _, dir := range dirs {
-		if _, err := os.Stat(dir); err != nil {
-			continue
-		}
-		if isUnified(dir) {
-			return dir
-		}
-		if _, err := os.Stat(filepath.Join(dir, "freezer.state")); err == nil || best == "" {
-			best = dir
+	for _, dir := range l {
+		if _, err := os.Stat(filepath.Join(dir.path, "freezer.state")); err == nil || best == "" {
+			best = dir.path
 		}
 	}
 	return best
@@ -195,19 +213,23 @@ func pollUntil(fd int, events int16, deadline time.Time) bool {
 // them, waiting a bounded time for processes that are dying. Directories that
 // are gone are fine.
 func RemoveAll(dirs []string) error {
-	if err := onlyGroups(dirs); err != nil {
+	left, err := Find(dirs)
+	if err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
+	return left.Remove()
+}
+
+// Remove is RemoveAll of what was found.
+func (l Left) Remove() error {
 	deadline := time.Now().Add(patience)
 	// The unified hierarchy first: it alone tells when the last process has
 	// gone, from all hierarchies at once.
-	dirs = slices.Clone(dirs)
-	slices.SortStableFunc(dirs, func(a, b string) int {
-		return btoi(isUnified(b)) - btoi(isUnified(a))
-	})
+	l = slices.Clone(l)
+	slices.SortStableFunc(l, func(a, b leftDir) int { return btoi(b.unified) - btoi(a.unified) })
 	var errs []error
-	for _, dir := range dirs {
-		if err := removeTree(dir, deadline); err != nil {
+	for _, dir := range l {
+		if err := removeTree(dir.path, deadline); err != nil {
 			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
 		}
 	}
@@ -216,16 +238,13 @@ func RemoveAll(dirs []string) error {
 
 // RemoveEmpty removes directories that may be somebody else's: those with
 // nobody and nothing in them.
-func RemoveEmpty(dirs []string) error {
-	if err := onlyGroups(dirs); err != nil {
-		return fmt.Errorf("remove cgroup: %w", err)
-	}
-	for _, dir := range dirs {
-		err := unix.Rmdir(dir)
+func (l Left) RemoveEmpty() error {
+	for _, dir := range l {
+		err := unix.Rmdir(dir.path)
 		if err != nil && err != unix.EBUSY && err != unix.ENOENT {
-			return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+			return &os.PathError{Op: "rmdir", Path: dir.path, Err: err}
 		}
-		removeShared(dir)
+		removeShared(dir.path)
 	}
 	return nil
 }

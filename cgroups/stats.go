@@ -14,7 +14,7 @@ import (
 // Pids returns the processes of a group and the groups below it, sorted, as
 // numbers of the caller's PID namespace. A group that is gone has none.
 func Pids(dirs []string) ([]int, error) {
-	dir := holder(dirs)
+	dir := standing(dirs).holder()
 	if dir == "" {
 		return nil, nil
 	}
@@ -40,6 +40,15 @@ func Existing(dirs []string) []string {
 		_, err := os.Lstat(dir)
 		return err != nil
 	})
+}
+
+// standing is Find of directories that are known to be groups.
+func standing(dirs []string) Left {
+	var left Left
+	for _, dir := range Existing(dirs) {
+		left = append(left, leftDir{dir, isUnified(dir)})
+	}
+	return left
 }
 
 // OOMKilled reports whether the kernel killed a process of the group for want

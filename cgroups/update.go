@@ -23,7 +23,7 @@ func Update(dirs []string, r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	if err := onlyGroups(dirs); err != nil {
+	if _, err := Find(dirs); err != nil {
 		return err
 	}
 	memory, cpu, rest := split(r)

@@ -104,7 +104,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	if err != nil {
 		return nil, err
 	}
-	quiet.Monitor()
+	quiet.Runtime()
 	if r.root, err = e.mountTree(ctx, v.Tree); err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func (e Env) plan(res *bundle.Result, root rootTree, o RunOptions) (stage1.Plan,
 func (o LaunchOptions) detached() bool { return o.Detach || o.ReadyFD != 0 }
 
 func runPrepared(ctx context.Context, e Env, id string, o LaunchOptions) error {
-	quiet.Monitor()
+	quiet.Runtime()
 	var u undo.Stack
 	defer u.Run()
 	ready, err := reporter(o.ReadyFD)

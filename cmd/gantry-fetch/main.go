@@ -8,18 +8,18 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/gantryrun/gantry/fetch/worker"
+	"github.com/gantryrun/gantry/internal/mainthread"
 )
 
 // The parent's death reaches the thread that asked for it, so main keeps its
 // thread from before the first system call to the end.
-func init() { runtime.LockOSThread() }
-
 func main() {
-	if err := worker.Main(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "gantry-fetch:", err)
-		os.Exit(125)
-	}
+	mainthread.Run(func() {
+		if err := worker.Main(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "gantry-fetch:", err)
+			os.Exit(125)
+		}
+	})
 }

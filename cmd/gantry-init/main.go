@@ -9,15 +9,19 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/gantryrun/gantry/internal/mainthread"
 	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch/child"
 )
 
 // Credentials and namespaces belong to a thread; the main one survives
 // execve.
-func init() { runtime.LockOSThread() }
-
 func main() {
+	runtime.MemProfileRate = 0 // see package quiet
+	mainthread.Run(run)
+}
+
+func run() {
 	if len(os.Args) > 2 && os.Args[1] == child.InitArg {
 		os.Exit(child.Stay(os.Args[2], os.Args[3:]))
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/gantryrun/gantry/internal/mainthread"
 	"github.com/gantryrun/gantry/internal/quiet"
 	"github.com/gantryrun/gantry/internal/version"
 	"github.com/gantryrun/gantry/stage1/container"
@@ -26,11 +27,11 @@ import (
 
 // Namespaces and death signals belong to a thread: containers are made by the
 // main one.
-func init() { runtime.LockOSThread() }
-
 func main() {
-	quiet.Monitor()
-	os.Exit(run(os.Args[1:]))
+	mainthread.Run(func() {
+		quiet.Runtime()
+		os.Exit(run(os.Args[1:]))
+	})
 }
 
 // globals are the options before the command.

@@ -6,16 +6,16 @@ package main
 
 import (
 	"os"
-	"runtime"
 	"strconv"
 
+	"github.com/gantryrun/gantry/internal/mainthread"
 	"github.com/gantryrun/gantry/stage1/launch/supervise"
 )
 
 // The app dies with this thread, and pending signals wait on it.
-func init() { runtime.LockOSThread() }
+func main() { mainthread.Run(run) }
 
-func main() {
+func run() {
 	if len(os.Args) < 2 {
 		usage()
 	}

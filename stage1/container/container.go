@@ -32,8 +32,11 @@ import (
 const (
 	stateFile  = "state.json"
 	configFile = "config.json"
-	groupFile  = "cgroup" // it is there: the groups on record were made by us
 )
+
+// madeGroups is the bit of the directory's mode that says that the groups on
+// record were made by us: it takes one system call and no file.
+const madeGroups = fs.ModeSticky
 
 const stateVersion = 1
 
@@ -76,6 +79,7 @@ type Container struct {
 	Pty  *os.File // of one just created in the foreground: the master of its terminal
 	record
 
+	written bool            // there is a record
 	spec    *specs.Spec     // known when it was made or asked for
 	created *launch.Created // here and now, and Attended
 }
@@ -184,6 +188,7 @@ func (c *Container) read() error {
 	if err != nil {
 		return err
 	}
+	c.written = true
 	c.record, err = decodeRecord(b)
 	return err
 }
@@ -204,17 +209,28 @@ func (c *Container) write() error {
 	if err != nil {
 		return err
 	}
-	if err := replace(int(c.dir.Fd()), stateFile, b); err != nil {
+	put := replace
+	if !c.written && len(b) < smallest {
+		put = create
+	}
+	if err := put(int(c.dir.Fd()), stateFile, b); err != nil {
 		return fmt.Errorf("write %s: %w", stateFile, err)
 	}
+	c.written = true
 	return nil
 }
 
-// replace replaces a file by rename. It is not synced: what it says is true for
-// this boot only. There is one writer, who has the lock.
-func replace(dir int, name string, b []byte) error {
-	temp := "." + name + ".new"
-	fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+// smallest is the least page there is: what is shorter is written as a whole or
+// not at all, whoever is killed.
+const smallest = 4096
+
+// create writes a file that is not there yet. Empty it is as good as missing.
+func create(dir int, name string, b []byte) error {
+	return write(dir, name, unix.O_EXCL, b)
+}
+
+func write(dir int, name string, how int, b []byte) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC|how, 0o600)
 	if err != nil {
 		return err
 	}
@@ -222,7 +238,14 @@ func replace(dir int, name string, b []byte) error {
 	if err == nil && n < len(b) {
 		err = unix.ENOSPC
 	}
-	if err := errors.Join(err, unix.Close(fd)); err != nil {
+	return errors.Join(err, unix.Close(fd))
+}
+
+// replace replaces a file by rename. It is not synced: what it says is true for
+// this boot only. There is one writer, who has the lock.
+func replace(dir int, name string, b []byte) error {
+	temp := "." + name + ".new"
+	if err := write(dir, temp, unix.O_TRUNC, b); err != nil {
 		return err
 	}
 	return unix.Renameat(dir, temp, dir, name)

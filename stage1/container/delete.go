@@ -44,14 +44,17 @@ func (c *Container) remove(p *os.File) error {
 	if p != nil {
 		_ = unix.PidfdSendSignal(int(p.Fd()), unix.SIGKILL, nil, 0)
 	}
-	dirs := cgroups.Existing(c.Cgroups)
+	groups, err := cgroups.Find(c.Cgroups)
+	if err != nil {
+		return err
+	}
 	if !c.ownsGroup() {
-		if err := cgroups.RemoveEmpty(dirs); err != nil {
+		if err := groups.RemoveEmpty(); err != nil {
 			return err
 		}
-		dirs, c.Unit = nil, ""
+		groups, c.Unit = nil, ""
 	}
-	if err := cgroups.KillAll(dirs); err != nil {
+	if err := groups.Kill(); err != nil {
 		return err
 	}
 	if p != nil {
@@ -60,7 +63,7 @@ func (c *Container) remove(p *os.File) error {
 		}
 	}
 	c.stopUnit()
-	if err := cgroups.RemoveAll(dirs); err != nil {
+	if err := groups.Remove(); err != nil {
 		return err
 	}
 	if err := c.declassify(); err != nil {
@@ -72,7 +75,7 @@ func (c *Container) remove(p *os.File) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(c.root.path(c.ID)); err != nil {
+	if err := c.removeFiles(); err != nil {
 		return err
 	}
 	c.poststop(spec)
@@ -80,10 +83,8 @@ func (c *Container) remove(p *os.File) error {
 }
 
 // groupMade notes that the groups on record are ours, before anybody of ours is
-// in them. A file says it, which takes one system call.
-func (c *Container) groupMade() error {
-	return unix.Mknodat(int(c.dir.Fd()), groupFile, unix.S_IFREG|0o600, 0)
-}
+// in them.
+func (c *Container) groupMade() error { return c.dir.Chmod(0o700 | madeGroups) }
 
 // ownsGroup tells whether the groups on record, and the unit, were made for this
 // container. Where creating it was cut off before, there may be another
@@ -92,8 +93,19 @@ func (c *Container) ownsGroup() bool {
 	if c.Pid != 0 {
 		return true
 	}
-	var st unix.Stat_t
-	return unix.Fstatat(int(c.dir.Fd()), groupFile, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+	fi, err := c.dir.Stat()
+	return err == nil && fi.Mode()&madeGroups != 0
+}
+
+// removeFiles removes the directory. Mostly it has two files.
+func (c *Container) removeFiles() error {
+	for _, name := range []string{configFile, stateFile} {
+		_ = unix.Unlinkat(int(c.dir.Fd()), name, 0)
+	}
+	if unix.Rmdir(c.root.path(c.ID)) == nil {
+		return nil
+	}
+	return os.RemoveAll(c.root.path(c.ID))
 }
 
 // DeleteEnded deletes a container that was unlocked since it was opened and

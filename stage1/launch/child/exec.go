@@ -58,7 +58,7 @@ func (w *walk) letGo() error {
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return err
 	}
-	const spare = 128 // opened since the start, lowest numbers first
+	const spare = 32 // opened since the start, lowest numbers first
 	last := w.plan.Steps[len(w.plan.Steps)-1]
 	keepSelf := last.Exec != nil && last.Exec.Init
 	end := stage1.InitSources + len(w.plan.Sources) + spare
