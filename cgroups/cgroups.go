@@ -74,6 +74,17 @@ func None() (*Group, error) {
 	return &Group{host: h}, nil
 }
 
+// leastMemory is what starting a process in a group takes: with less the kernel
+// kills who starts it, which on v1 is in the group for that moment.
+const leastMemory = 2 << 20
+
+func enoughMemory(r *specs.LinuxResources) error {
+	if r == nil || r.Memory == nil || !set(r.Memory.Limit) || *r.Memory.Limit < 0 || *r.Memory.Limit >= leastMemory {
+		return nil
+	}
+	return &LimitError{Limit: "memory", Reason: fmt.Sprintf("%d bytes are too few to start a process", *r.Memory.Limit), Mend: "give it 2 MiB or more"}
+}
+
 // without is None for who asked for it, and for no limit.
 func without(h *host, limits []limit, o *Options) (*Group, error) {
 	for _, l := range limits {
@@ -100,6 +111,9 @@ func create(h *host, o Options) (_ *Group, err error) {
 	}
 	if o.None {
 		return without(h, limits, &o)
+	}
+	if err := enoughMemory(o.Resources); err != nil {
+		return nil, err
 	}
 	if o.Record != nil {
 		if err := o.Record(candidates(h, o)); err != nil {
@@ -169,12 +183,19 @@ func (o Options) checked() (Options, error) {
 	if o.Path == "" {
 		return o, validName(o.Name)
 	}
-	p := filepath.Clean("/" + o.Path)
+	var err error
+	o.Path, err = CleanPath(o.Path)
+	return o, err
+}
+
+// CleanPath gives a path from the top of every hierarchy without what leads
+// nowhere, or says that there can be no group of ours there.
+func CleanPath(path string) (string, error) {
+	p := filepath.Clean("/" + path)
 	if p == "/" || strings.ContainsAny(p, "\x00\n") || len(p) > 4000 {
-		return o, fmt.Errorf("cgroup path %q is not the path of a group", o.Path)
+		return "", fmt.Errorf("%q is not the path of a group", path)
 	}
-	o.Path = p
-	return o, nil
+	return p, nil
 }
 
 func validName(name string) error {

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -47,7 +48,11 @@ func loadBundle(bundle string) ([]byte, *specs.Spec, error) {
 
 func decodeBundle(b []byte) (*specs.Spec, error) {
 	var spec specs.Spec
-	if err := jsonin.Unmarshal(b, &spec); err != nil {
+	err := jsonin.Unmarshal(b, &spec)
+	if e := (*json.UnmarshalTypeError)(nil); errors.As(err, &e) && e.Field != "" {
+		return nil, fmt.Errorf("%s: %s does not fit into a field of type %s", e.Field, e.Value, e.Type)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("bundle: read %s: %w", configFile, err)
 	}
 	switch {

@@ -17,6 +17,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/cgroups"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
@@ -120,7 +121,7 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 	unit.use(&request)
 	created, err := launch.Create(ctx, request)
 	if err != nil {
-		return nil, inBundle(err)
+		return nil, inBundle(spec, err)
 	}
 	u.Push(created.Release)
 	if err := c.handOut(&o, created, resctrl); err != nil {
@@ -135,6 +136,11 @@ func (r Root) Create(ctx context.Context, o CreateOptions) (_ *Container, err er
 func (o *CreateOptions) judge(spec *specs.Spec, terminal bool) error {
 	if err := o.console(terminal); err != nil {
 		return err
+	}
+	if path := cgroupPath(spec); path != "" && !o.Systemd {
+		if _, err := cgroups.CleanPath(path); err != nil {
+			return fmt.Errorf("linux.cgroupsPath: %w", err)
+		}
 	}
 	if err := grantable(spec, o.Notes); err != nil {
 		return err

@@ -46,7 +46,7 @@ func newScope(o *CreateOptions, spec *specs.Spec, own *launch.Userns) (*scope, e
 	if spec.Linux != nil {
 		files, err := cgroups.Files(spec.Linux.Resources, s.want.V1)
 		if err != nil {
-			return nil, inBundle(err)
+			return nil, inBundle(spec, err)
 		}
 		for _, f := range files {
 			if f.Name != "pids.max" || !cgroups.TightPids(spec.Linux.Resources) {

@@ -2,14 +2,7 @@
 
 package container
 
-import (
-	"errors"
-	"fmt"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/gantryrun/gantry/cgroups"
-)
+import specs "github.com/opencontainers/runtime-spec/specs-go"
 
 // unapplied names what a bundle asks for and does not get. It is noted and not
 // refused because engines fill these in unasked and other runtimes pass over
@@ -42,16 +35,4 @@ var strict = map[string]bool{
 	"memory": true, "oom": true, "cpu": true, "cpuset": true, "pids": true, "blkio": true, "device": true,
 	"blkio-leaf-weight": false, "blkio-leaf-weight-device": false,
 	"hugetlb": true, "rdma": true, "network": true, "unified": true,
-}
-
-// inBundle names the place in the bundle that an error about a limit is about.
-func inBundle(err error) error {
-	var le *cgroups.LimitError
-	switch {
-	case !errors.As(err, &le):
-		return err
-	case le.Mend == "":
-		return fmt.Errorf("%s: %w", le.Field(), err)
-	}
-	return fmt.Errorf("%s: %w; %s", le.Field(), err, le.Mend)
 }

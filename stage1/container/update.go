@@ -21,7 +21,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 		return fmt.Errorf("container %q cannot be updated: it is %s", c.ID, status)
 	}
 	if err := cgroups.Update(cgroups.Existing(c.Cgroups), r); err != nil {
-		return inBundle(err)
+		return inBundle(nil, err)
 	}
 	return c.tellUnit(r)
 }

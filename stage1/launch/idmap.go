@@ -76,7 +76,7 @@ func (u userNamespaces) show(h *hold, mount *os.File, s stage1.Source) error {
 		err = mapMount(mount, users, s.Map.Below)
 	}
 	if err != nil {
-		return fmt.Errorf("open %s for %s: %w", cmp.Or(s.Path, "the image's root"), s.For, err)
+		return &SourceError{cmp.Or(s.Path, "the image's root"), s.For, err}
 	}
 	return nil
 }

@@ -107,10 +107,10 @@ func (p *planner) sysctls() error {
 		if !owns(p.spec, kind) {
 			return fmt.Errorf("linux.sysctl[%s]: needs a %s namespace of its own", key, kind)
 		}
-		if strings.ContainsAny(value, "\x00\n\r") || !plainPath(sysctlPath(key)) {
+		if strings.ContainsAny(value, "\x00\n\r") || !plainPath(SysctlFile(key)) {
 			return fmt.Errorf("linux.sysctl[%q]: not a name, or a control character in the value", key)
 		}
-		p.add(stage1.Step{Sysctl: &stage1.Sysctl{Key: sysctlPath(key), Value: value}})
+		p.add(stage1.Step{Sysctl: &stage1.Sysctl{Key: SysctlFile(key), Value: value}})
 	}
 	return nil
 }
@@ -121,9 +121,9 @@ func plainPath(name string) bool {
 	return path.Clean("/"+name) == "/"+name && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-// sysctlPath turns dots to slashes as sysctl(8) does: names that contain a
+// SysctlFile is the file of a setting below /proc/sys. It turns dots to slashes as sysctl(8) does: names that contain a
 // dot are written with slashes.
-func sysctlPath(key string) string {
+func SysctlFile(key string) string {
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '/' {
 		return key
 	}
@@ -139,7 +139,7 @@ func sysctlPath(key string) string {
 }
 
 func sysctlNamespace(key string) (specs.LinuxNamespaceType, bool) {
-	key = strings.ReplaceAll(sysctlPath(key), "/", ".")
+	key = strings.ReplaceAll(SysctlFile(key), "/", ".")
 	switch {
 	case strings.HasPrefix(key, "net."):
 		return specs.NetworkNamespace, true

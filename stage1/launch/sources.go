@@ -31,6 +31,18 @@ func openSources(h *hold, plan stage1.Plan, given map[string]*os.File) ([]*os.Fi
 	return files, nil
 }
 
+// SourceError is a source of a mount that cannot be had.
+type SourceError struct {
+	Path, Target string
+	Err          error
+}
+
+func (e *SourceError) Error() string {
+	return fmt.Sprintf("open %s for %s: %v", e.Path, e.Target, e.Err)
+}
+
+func (e *SourceError) Unwrap() error { return e.Err }
+
 // givenMount is the key of a mount that is given.
 func givenMount(target string) string { return stage1.SourceMount + " " + target }
 
@@ -45,7 +57,7 @@ func openSource(h *hold, s stage1.Source, given map[string]*os.File, users userN
 			f, err = h.file(cloneMount(s.Path, s.Recursive))
 		}
 		if err != nil {
-			return nil, fmt.Errorf("open %s for %s: %w", s.Path, s.For, err)
+			return nil, &SourceError{s.Path, s.For, err}
 		}
 		return f, users.show(h, f, s)
 	case stage1.SourcePreserved:

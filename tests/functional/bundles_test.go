@@ -134,14 +134,23 @@ func badBundles() []badBundle {
 		{`mounts[7] (/proc/x): nothing but a file can be mounted below /proc (config.md, Mounts)`, mounted(specs.Mount{Destination: "/proc/x", Type: "tmpfs"})},
 		{`mounts[7].options[0]: contains a NUL byte (config.md, Mounts)`, mounted(specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"\x00"}})},
 		// What only the kernel can tell.
-		{`open /nosuch for /x: no such file or directory`, mounted(specs.Mount{Destination: "/x", Source: "/nosuch", Options: []string{"bind"}})},
-		{`mount nosuchfs /x: no such device`, mounted(specs.Mount{Destination: "/x", Type: "nosuchfs"})},
-		{`mount tmpfs /x: tmpfs: Unknown parameter 'bogus': invalid argument`, mounted(specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"bogus"}})},
+		{`mounts[7].source: open /nosuch for /x: no such file or directory (config.md, Mounts)`, mounted(specs.Mount{Destination: "/x", Source: "/nosuch", Options: []string{"bind"}})},
+		{`mounts[7]: mount nosuchfs /x: no such device (config.md, Mounts)`, mounted(specs.Mount{Destination: "/x", Type: "nosuchfs"})},
+		{`mounts[7]: mount tmpfs /x: tmpfs: Unknown parameter 'bogus': invalid argument (config.md, Mounts)`, mounted(specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"bogus"}})},
 		{`linux.resources.memory.limit: -7 is neither a number from 0 on nor -1, which is no limit (config-linux.md, Memory)`, func(s *specs.Spec) {
 			n := int64(-7)
 			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n}}
 		}},
-		{`remount /bin: there is no mount to change`, mounted(specs.Mount{Destination: "/bin", Options: []string{"remount", "ro"}})},
+		{`mounts[7]: remount /bin: there is no mount to change (config.md, Mounts)`, mounted(specs.Mount{Destination: "/bin", Options: []string{"remount", "ro"}})},
+		{`mounts[7]: bind /bin/sh/x: a directory cannot be mounted on a file (config.md, Mounts)`, mounted(specs.Mount{Destination: "/bin/sh/x", Source: "/", Options: []string{"bind"}})},
+		{`process.cwd: make directory /bin/sh: not a directory (config.md, Process)`, inProcess(func(p *specs.Process) { p.Cwd = "/bin/sh" })},
+		{`linux.devices[0]: make device /bin/sh/x: not a directory (config-linux.md, Devices)`, device(specs.LinuxDevice{Path: "/bin/sh/x", Type: "c", Major: 1, Minor: 3})},
+		{`linux.sysctl["net.ipv4.nosuch"]: set sysctl net/ipv4/nosuch: no such file or directory (config-linux.md, Sysctl)`, sysctl("net.ipv4.nosuch", "1")},
+		{`linux.cgroupsPath: "../.." is not the path of a group (config-linux.md, Cgroups Path)`, func(s *specs.Spec) { s.Linux.CgroupsPath = "../.." }},
+		{`linux.resources.memory.limit: limit memory cannot be had: 4096 bytes are too few to start a process; give it 2 MiB or more (config-linux.md, Memory)`, func(s *specs.Spec) {
+			n := int64(4096)
+			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n}}
+		}},
 		{`execute nosuch: executable file not found in $PATH`, inProcess(func(p *specs.Process) { p.Args = []string{"nosuch"} })},
 	}
 }

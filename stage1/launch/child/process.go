@@ -230,7 +230,11 @@ func (w *walk) label(l *stage1.Label) *stage1.StepError {
 		file, value = "thread-self/attr/apparmor/exec", "exec "+l.Label
 	}
 	if err := p.Write(file, []byte(value)); err != nil {
-		return failed("set "+l.Module+" label", l.Label, err)
+		serr := failed("set "+l.Module+" label", l.Label, err)
+		if l.Module == "apparmor" && serr.Errno == int(unix.ENOENT) {
+			serr.Text = "AppArmor is off, or has no such profile loaded"
+		}
+		return serr
 	}
 	got, err := p.Read(file)
 	if err == nil && !isLabel(string(got), l.Label) {
