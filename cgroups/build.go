@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // builder makes one group. What could not be had is collected, so that it is
@@ -224,7 +225,28 @@ func writeSettings(dir string, settings []setting) error {
 	return nil
 }
 
+// notThere explains why the kernel refused processors or memory nodes, and is nil
+// for anything else.
+func notThere(l limit, err error) *LimitError {
+	of := map[string][2]string{"cpuset-cpus": {"processors", "cpu"}, "cpuset-mems": {"memory nodes", "node"}}[l.name]
+	if of[0] == "" || !errors.Is(err, unix.ERANGE) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) {
+		return nil
+	}
+	there, rerr := os.ReadFile("/sys/devices/system/" + of[1] + "/online")
+	if rerr != nil {
+		return nil
+	}
+	online := strings.TrimSpace(string(there))
+	return &LimitError{
+		Limit: l.name, Reason: fmt.Sprintf("not all of the %s %s are there, or allowed to the group above", of[0], l.res.CPU.Cpus+l.res.CPU.Mems),
+		Mend: fmt.Sprintf("this machine has %s %s", of[0], online),
+	}
+}
+
 func (b *builder) refusedV2(l limit, err error) error {
+	if e := notThere(l, err); e != nil {
+		return e
+	}
 	e := &LimitError{Limit: l.name, Reason: "the kernel refused it", Err: err}
 	if !errors.Is(err, os.ErrNotExist) {
 		return e

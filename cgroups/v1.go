@@ -35,6 +35,9 @@ func (b *builder) applyV1(l limit) error {
 }
 
 func refusedV1(l limit, dir string, err error) error {
+	if e := notThere(l, err); e != nil {
+		return e
+	}
 	e := &LimitError{Limit: l.name, Reason: "the kernel refused it", Err: err}
 	if l.name == "memory-swap" && errors.Is(err, os.ErrNotExist) {
 		e.Reason, e.Err = "this kernel does not count swap", nil

@@ -182,7 +182,7 @@ func FuzzParseConfig(f *testing.F) {
 
 func TestParsePlatform(t *testing.T) {
 	for typed, want := range map[string]string{
-		"linux/amd64": "linux/amd64", "amd64": "linux/amd64", "linux/x86_64": "linux/amd64", "linux/amd64/v1": "linux/amd64",
+		"linux/amd64": "linux/amd64", "amd64": "linux/amd64", "linux": FormatPlatform(HostPlatform()), "linux/x86_64": "linux/amd64", "linux/amd64/v1": "linux/amd64",
 		"linux/amd64/v3": "linux/amd64/v3", "arm64": "linux/arm64/v8", "aarch64": "linux/arm64/v8", "linux/arm": "linux/arm/v7",
 		"linux/arm/6": "linux/arm/v6", "armhf": "linux/arm/v7", "armel": "linux/arm/v6", "i386": "linux/386", "windows/amd64": "windows/amd64",
 	} {

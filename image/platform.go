@@ -22,7 +22,10 @@ func HostPlatform() ispec.Platform {
 // architecture alone, which means Linux.
 func ParsePlatform(s string) (ispec.Platform, error) {
 	parts := strings.Split(s, "/")
-	if len(parts) == 1 {
+	switch {
+	case len(parts) == 1 && parts[0] == "linux":
+		parts = append(parts, runtime.GOARCH)
+	case len(parts) == 1:
 		parts = []string{"linux", parts[0]}
 	}
 	if len(parts) > 3 {

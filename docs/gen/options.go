@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -117,9 +118,9 @@ func optionTable() (string, error) {
 	var differ, refused, only strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(podmans)) {
 		switch diff, has := differences()[name]; {
-		case flags.Lookup(name) == nil:
+		case why[name].Name != "":
 			r := why[name]
-			fmt.Fprintf(&refused, "| `--%s` | %s | %s |\n", name, r.Why, code(r.Instead))
+			fmt.Fprintf(&refused, "| `--%s` | %s | %s |\n", name, r.Why+taken(r.Same), code(r.Instead))
 		case has:
 			fmt.Fprintf(&differ, "| `--%s` | %s |\n", name, diff)
 		default:
@@ -133,6 +134,21 @@ func optionTable() (string, error) {
 		}
 	})
 	return fmt.Sprintf(optionsPage, strings.Join(same, " "), differ.String(), refused.String(), only.String()), nil
+}
+
+// taken tells which values are not refused, wherever this is written.
+func taken(same []string) string {
+	if len(same) == 0 {
+		return ""
+	}
+	values := slices.Clone(same)
+	for i, v := range values {
+		values[i] = "`" + v + "`"
+		if v == runtime.GOARCH {
+			values[i] = "the host's"
+		}
+	}
+	return "; " + strings.Join(values, " and ") + " is taken"
 }
 
 func code(instead string) string {

@@ -60,7 +60,10 @@ func RlimitNames() []string {
 func ParseUlimit(s string) (specs.POSIXRlimit, error) {
 	name, value, ok := strings.Cut(s, "=")
 	l := specs.POSIXRlimit{Type: "RLIMIT_" + strings.TrimPrefix(strings.ToUpper(name), "RLIMIT_")}
-	if !ok || !slices.Contains(RlimitNames(), l.Type) {
+	if ok && !slices.Contains(RlimitNames(), l.Type) {
+		return l, fmt.Errorf("--ulimit %q: there is no limit %q; there are %s", s, name, strings.ToLower(strings.ReplaceAll(strings.Join(RlimitNames(), ", "), "RLIMIT_", "")))
+	}
+	if !ok {
 		return l, fmt.Errorf("--ulimit %q: write NAME=SOFT[:HARD], as in nofile=1024:4096", s)
 	}
 	soft, hard, both := strings.Cut(value, ":")

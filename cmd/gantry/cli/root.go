@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // globals are the flags every command takes.
@@ -146,6 +147,12 @@ func flagError(c *cobra.Command, err error) error {
 		}
 		if kind != "" {
 			err = errors.New(text + ": " + kind)
+		}
+	}
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		if near := nearestFlag(c, unknown.GetSpecifiedName()); near != "" {
+			return withHint(err, "did you mean --%s? See '%s --help'", near, c.CommandPath())
 		}
 	}
 	return withHint(err, "see '%s --help'", c.CommandPath())

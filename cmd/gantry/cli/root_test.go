@@ -77,3 +77,18 @@ func TestNamed(t *testing.T) {
 		}
 	}
 }
+
+func TestNearestFlag(t *testing.T) {
+	run, _, err := Root().Find([]string{"run"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for word, want := range map[string]string{
+		"memorry": "memory", "vol": "volume", "netork": "network", "autfile": "authfile", "runn-dir": "run-dir",
+		"zzz": "", "x": "", "dns-opt1": "", "priviledged": "privileged",
+	} {
+		if got := nearestFlag(run, word); got != want {
+			t.Errorf("--%s: --%s, want --%s", word, got, want)
+		}
+	}
+}

@@ -84,6 +84,7 @@ func (a *app) runCommand() *cobra.Command {
 // them.
 func (a *app) forImage(c *cobra.Command, f *runFlags, do func(stage0.Env, string, stage0.RunOptions) error) {
 	f.register(c.Flags())
+	refusedUnlessSame(c.Flags())
 	c.Flags().SetInterspersed(false)
 	c.SetFlagErrorFunc(refused)
 	c.Args = rangeArgs(1, -1)
@@ -141,6 +142,8 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringArrayVar(&o.DNS, "dns", nil, "use the name server `IP`")
 	s.StringArrayVar(&o.DNSSearch, "dns-search", nil, "search `DOMAIN`")
 	s.StringArrayVar(&o.DNSOption, "dns-option", nil, "set the resolver `OPTION`")
+	s.StringArrayVar(&o.DNSOption, "dns-opt", nil, "same as --dns-option")
+	_ = s.MarkHidden("dns-opt") // Docker's name for it
 
 	s.StringArrayVar(&o.CapAdd, "cap-add", nil, "add `CAPABILITY`, or ALL")
 	s.StringArrayVar(&o.CapDrop, "cap-drop", nil, "drop `CAPABILITY`, or ALL")

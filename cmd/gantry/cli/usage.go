@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // usage prints what --help shows below the description: how the command is
@@ -81,6 +82,51 @@ func meant(word, path string) string {
 		}
 	}
 	return fmt.Sprintf("'%s --help' lists the commands", path)
+}
+
+// nearestFlag is the flag of a command whose name is most like a word, if one
+// is: two letters off at most, or a name that the word begins.
+func nearestFlag(c *cobra.Command, word string) string {
+	best, least := "", 3
+	if len(word) < 4 {
+		least = 2
+	}
+	look := func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		d := distance(word, f.Name)
+		if len(word) > 2 && strings.HasPrefix(f.Name, word) {
+			d = min(d, 1)
+		}
+		if d < least {
+			best, least = f.Name, d
+		}
+	}
+	c.Flags().VisitAll(look)
+	c.InheritedFlags().VisitAll(look)
+	return best
+}
+
+// distance counts the letters to be added, left out or changed (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := before
+			if a[i] != b[j] {
+				change++
+			}
+			before = row[j+1]
+			row[j+1] = min(change, before+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // podmans are commands of podman that are called something else here, or are
