@@ -52,6 +52,10 @@ func moreFacts(h *bundle.Host, o bundle.Options, note func(string)) error {
 			return fmt.Errorf("--tz %q: %w", o.Timezone, err)
 		}
 	}
+	if o.IPC == "host" {
+		_, err := os.Stat("/dev/mqueue")
+		h.Queues = err == nil
+	}
 	for _, name := range o.BlockDevices() {
 		if err := addDevice(h, name); err != nil {
 			return err

@@ -49,6 +49,7 @@ type Host struct {
 
 	Groups     []uint32          // the caller's supplementary groups, for --group-add keep-groups
 	Zone       []byte            // the file of --tz
+	Queues     bool              // message queues are mounted at /dev/mqueue, for --ipc=host
 	LabelFiles [][]byte          // the contents of Options.LabelFiles, in their order
 	CDI        []string          // those of Options.Devices that are names of CDI
 	Edits      []Edits           // what those add

@@ -74,9 +74,25 @@ func (b *builder) ipcMounts(m []specs.Mount) []specs.Mount {
 	switch {
 	case b.hostIPC:
 		m[i] = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind", "nosuid", "nodev", "noexec", "rprivate"}}
+		return b.hostQueues(m)
 	case b.Options.IPC == "none":
 		return slices.Delete(m, i, i+1)
 	}
+	return m
+}
+
+// hostQueues binds the host's message queues where a user namespace may not
+// mount them, as they are not its own; a host that has them nowhere has none to
+// bind.
+func (b *builder) hostQueues(m []specs.Mount) []specs.Mount {
+	if n, err := ParseUserns(b.Options); b.Host.Own == nil && (err != nil || n.Host()) {
+		return m
+	}
+	i := slices.IndexFunc(m, func(m specs.Mount) bool { return m.Destination == "/dev/mqueue" })
+	if !b.Host.Queues {
+		return slices.Delete(m, i, i+1)
+	}
+	m[i] = specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"bind", "nosuid", "nodev", "noexec", "rprivate"}}
 	return m
 }
 
