@@ -79,12 +79,12 @@ func (s *suite) run(only string, commands []string, doc, results string) error {
 		}
 		found = append(found, f)
 	}
-	missing := behind(found)
+	missing, excuses := excused(behind(found))
 	for _, l := range shorten(missing) {
 		fmt.Printf("missing      %s: %s\n", l.program, l.description)
 	}
 	if only == "*" {
-		err = write(found, missing, doc, results)
+		err = write(found, missing, excuses, doc, results)
 	}
 	if err == nil && len(missing) > 0 {
 		err = fmt.Errorf("%s does not pass %d lines that others do", found[0].name, len(missing))

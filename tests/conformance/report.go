@@ -39,7 +39,7 @@ How to read some of them:
 `
 
 // write writes the lines of each runtime, and the page.
-func write(all []findings, missing []line, doc, results string) error {
+func write(all []findings, missing []line, needed []excuse, doc, results string) error {
 	if err := os.MkdirAll(results, 0o755); err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func write(all []findings, missing []line, doc, results string) error {
 			return err
 		}
 	}
-	return os.WriteFile(doc, []byte(page(all, missing)), 0o644)
+	return os.WriteFile(doc, []byte(page(all, missing, needed)), 0o644)
 }
 
 func (f findings) tsv() string {
@@ -62,7 +62,7 @@ func (f findings) tsv() string {
 	return b.String()
 }
 
-func page(all []findings, missing []line) string {
+func page(all []findings, missing []line, needed []excuse) string {
 	var b strings.Builder
 	b.WriteString(preface)
 	fmt.Fprintf(&b, "Linux %s, cgroup %s.", kernel(), layout())
@@ -96,6 +96,9 @@ func page(all []findings, missing []line) string {
 	}
 	for _, l := range shorten(missing) {
 		fmt.Fprintf(&b, "- %s: %s\n", prose(l.program), prose(l.description))
+	}
+	for _, e := range needed {
+		fmt.Fprintf(&b, "\nExcused are lines of %s (… %s): %s\n", e.program, e.suffix, e.why)
 	}
 	b.WriteString("\n## Programs that ended early, or printed nothing\n\n")
 	for i := range all[0].outcomes {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -42,5 +43,17 @@ func TestBehindIsWhatAnotherPassesAndWeDoNot(t *testing.T) {
 	}
 	if want := []string{"b", "twice", "c"}; !slices.Equal(got, want) {
 		t.Errorf("behind: %v, want %v", got, want)
+	}
+}
+
+func TestOnlyLinesWithAnExcuseAreExcused(t *testing.T) {
+	missing := []line{
+		{program: "mounts", description: "mounts[9] (/b) found in order"},
+		{program: "mounts", description: "mounts[9] (/b) found"},
+		{program: "create", description: "x found in order"},
+	}
+	left, needed := excused(missing)
+	if !slices.Equal(left, missing[1:]) || len(needed) != 1 || !strings.Contains(needed[0].why, "listed order") {
+		t.Errorf("left %v, excuses %v", left, needed)
 	}
 }
