@@ -334,7 +334,7 @@ func TestWaitAndExit(t *testing.T) {
 func TestWaitForRemoved(t *testing.T) {
 	h := newHost(t)
 	for n, want := range map[string]string{"7": "7", "9": "137 (SIGKILL)"} {
-		h.gantry("run", "-d", "--rm", "--name", "w", h.ref, "sh", "-c", "trap 'exit 7' HUP; echo ready; while :; do sleep 0.05; done")
+		h.gantry("run", "-d", "--rm", "--name", "w", h.ref, "sh", "-c", "trap 'exit 7' USR1; echo ready; while :; do sleep 0.05; done")
 		// Process 1 of a pid namespace is not ended by a signal it does not expect yet.
 		for until := time.Now().Add(time.Minute); h.gantry("logs", "w") != "ready"; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(until) {
@@ -352,7 +352,7 @@ func TestWaitForRemoved(t *testing.T) {
 		}()
 		awaitWaiter(t, p)
 		_ = p.Close()
-		if err := Kill(h.env, "w", map[string]string{"7": "HUP", "9": "KILL"}[n]); err != nil {
+		if err := Kill(h.env, "w", map[string]string{"7": "USR1", "9": "KILL"}[n]); err != nil {
 			t.Fatal(err)
 		}
 		r := <-heard
