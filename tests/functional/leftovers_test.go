@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -214,11 +215,16 @@ func open(t *testing.T, pidFile string) process {
 	return process{fd}
 }
 
-// runs tells whether it still does after so many milliseconds.
+// runs tells whether it still does after so many milliseconds. A signal of the
+// Go runtime interrupts a wait, and says nothing about the process.
 func (p process) runs(wait int) bool {
 	polls := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(polls, wait)
-	return err == nil && n == 0
+	for until := time.Now().Add(time.Duration(wait) * time.Millisecond); ; {
+		n, err := unix.Poll(polls, int(max(time.Until(until).Milliseconds()+1, 0)))
+		if err != unix.EINTR {
+			return err == nil && n == 0
+		}
+	}
 }
 
 // killSupervisor kills the process that holds a pod and waits for its end.

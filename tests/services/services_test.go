@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/stage1/launch"
 	"github.com/gantryrun/gantry/tests/ability"
 	"github.com/gantryrun/gantry/tests/gantry"
 )
@@ -164,15 +165,16 @@ func (s *site) stop(pod string) {
 func (s *site) crash(pod string) {
 	s.t.Helper()
 	st := s.status(pod)
-	app, err := unix.PidfdOpen(st.PID, 0)
+	fd, err := unix.PidfdOpen(st.PID, 0)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer unix.Close(app)
+	app := os.NewFile(uintptr(fd), "app")
+	defer app.Close()
 	if err := syscall.Kill(st.Supervisor, syscall.SIGKILL); err != nil {
 		s.t.Fatal(err)
 	}
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(app), Events: unix.POLLIN}}, 60_000); n != 1 {
+	if ended, err := launch.EndsWithin(app, time.Minute); !ended {
 		s.t.Fatalf("%s does not follow its supervisor within a minute: %v", pod, err)
 	}
 	s.Must("rm", pod)

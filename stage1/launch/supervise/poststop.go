@@ -52,7 +52,7 @@ func (s *supervisor) hook(h *stage1.Hook) string {
 	if pidfd >= 0 {
 		defer unix.Close(pidfd)
 	}
-	if h.Timeout > 0 && pidfd >= 0 && !endsWithin(pidfd, time.Duration(h.Timeout)*time.Second) {
+	if h.Timeout > 0 && pidfd >= 0 && !readableWithin(pidfd, time.Duration(h.Timeout)*time.Second) {
 		_ = unix.Kill(-pid, unix.SIGKILL) // its session; it is not reaped yet
 	}
 	var status unix.WaitStatus
@@ -70,9 +70,10 @@ func (s *supervisor) hook(h *stage1.Hook) string {
 	return ""
 }
 
-// endsWithin waits for the end of a process, for so long.
-func endsWithin(pidfd int, d time.Duration) bool {
-	polls := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+// readableWithin waits so long until there is something to read, or until a
+// process ends, whose pidfd it is. Signals of the Go runtime do not shorten it.
+func readableWithin(fd int, d time.Duration) bool {
+	polls := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for until := time.Now().Add(d); ; {
 		n, err := unix.Poll(polls, int(max(time.Until(until).Milliseconds()+1, 0)))
 		if err != unix.EINTR {

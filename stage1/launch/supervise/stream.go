@@ -2,7 +2,11 @@
 
 package supervise
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 const (
 	chunk = 16 << 10 // read at once
@@ -145,7 +149,7 @@ func (st *stream) drain() {
 			break
 		}
 		st.read()
-		if len(st.pending) == 0 && !st.done && !readable(st.from) {
+		if len(st.pending) == 0 && !st.done && !readableWithin(st.from, lastWords) {
 			break
 		}
 	}
@@ -158,10 +162,4 @@ func (st *stream) drain() {
 }
 
 // lastWords bounds the wait for the last output of processes being killed.
-const lastWords = 2000 // ms
-
-func readable(fd int) bool {
-	polls := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(polls, lastWords)
-	return err == nil && n > 0
-}
+const lastWords = 2 * time.Second
