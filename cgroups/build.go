@@ -229,7 +229,12 @@ func writeSettings(dir string, settings []setting) error {
 // for anything else.
 func notThere(l limit, err error) *LimitError {
 	of := map[string][2]string{"cpuset-cpus": {"processors", "cpu"}, "cpuset-mems": {"memory nodes", "node"}}[l.name]
-	if of[0] == "" || !errors.Is(err, unix.ERANGE) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) {
+	// A list that could not even be opened is another matter.
+	var opened *os.PathError
+	if of[0] == "" || !errors.As(err, &opened) || opened.Op == "open" {
+		return nil
+	}
+	if !errors.Is(err, unix.ERANGE) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) {
 		return nil
 	}
 	there, rerr := os.ReadFile("/sys/devices/system/" + of[1] + "/online")

@@ -74,7 +74,7 @@ func differences() map[string]string {
 		"personality":        "LINUX or LINUX32, as the runtime specification has them",
 		"cidfile":            "a file that is there is replaced, by rename",
 		"dns":                "none is refused: leave resolv.conf to a mount",
-		"memory":             "0 is refused, -1 and nothing given are no limit",
+		"memory":             "0 and less than 2 MiB are refused, -1 and nothing given are no limit",
 		"cpus":               "0 is refused: leave it out",
 		"shm-size":           "0 is refused: leave it out",
 		"publish":            "TCP and UDP; sctp is refused",

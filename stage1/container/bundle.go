@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -50,7 +51,7 @@ func decodeBundle(b []byte) (*specs.Spec, error) {
 	var spec specs.Spec
 	err := jsonin.Unmarshal(b, &spec)
 	if e := (*json.UnmarshalTypeError)(nil); errors.As(err, &e) && e.Field != "" {
-		return nil, fmt.Errorf("%s: %s does not fit into a field of type %s", e.Field, e.Value, e.Type)
+		return nil, fmt.Errorf("%s: is a JSON %s, and must be %s", e.Field, e.Value, jsonKind(e.Type))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bundle: read %s: %w", configFile, err)
@@ -64,6 +65,21 @@ func decodeBundle(b []byte) (*specs.Spec, error) {
 		return nil, errors.New("root.path: is missing")
 	}
 	return &spec, nil
+}
+
+// jsonKind says in words of JSON what a field takes.
+func jsonKind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	}
+	return "a number of type " + t.Kind().String()
 }
 
 func rootfs(spec *specs.Spec, bundle string) string {

@@ -46,7 +46,7 @@ func (c *Container) remove(p *os.File) error {
 	}
 	groups, err := cgroups.Find(c.Cgroups)
 	if err != nil {
-		return err
+		return fmt.Errorf("find cgroup: %w", err)
 	}
 	if !c.ownsGroup() {
 		if err := groups.RemoveEmpty(); err != nil {

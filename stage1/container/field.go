@@ -27,6 +27,7 @@ func inBundle(spec *specs.Spec, err error) error {
 			err = fmt.Errorf("%w; %s", err, limit.Mend)
 		}
 		field = limit.Field()
+	case spec == nil: // of an update, which is about limits alone
 	case errors.As(err, &source):
 		if field = mountField(spec, source.Target); field != "" {
 			field += ".source"

@@ -69,9 +69,9 @@ func TestErrorsBeginWithTheirField(t *testing.T) {
 
 func TestValuesOfOtherTypesAreToldByField(t *testing.T) {
 	for config, want := range map[string]string{
-		`{"ociVersion": "1.0.2", "process": {"user": {"uid": -5}}}`: "process.user.uid: number -5 does not fit into a field of type uint32",
-		`{"ociVersion": "1.0.2", "hostname": 5}`:                    "hostname: number does not fit into a field of type string",
-		`{"ociVersion": "1.0.2", "mounts": {}}`:                     "mounts: object does not fit into a field of type []specs.Mount",
+		`{"ociVersion": "1.0.2", "process": {"user": {"uid": -5}}}`: "process.user.uid: is a JSON number -5, and must be a number of type uint32",
+		`{"ociVersion": "1.0.2", "hostname": 5}`:                    "hostname: is a JSON number, and must be a string",
+		`{"ociVersion": "1.0.2", "mounts": {}}`:                     "mounts: is a JSON object, and must be an array",
 		`[]`:                                                        "bundle: read config.json: json: cannot unmarshal array into Go value of type specs.Spec",
 	} {
 		if _, err := decodeBundle([]byte(config)); err == nil || err.Error() != want {

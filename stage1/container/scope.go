@@ -76,13 +76,14 @@ func openSystemd(user bool, uid uint32) (*systemd.Manager, error) {
 	return systemd.Open()
 }
 
-// systemd is who made the container's unit: the owner's, if they are a user.
-func (c *Container) systemd() (*systemd.Manager, error) {
+// systemdOfOwner is who makes our containers' units: nobody opens those of
+// another user.
+func systemdOfOwner() (*systemd.Manager, error) {
 	own, err := launch.OwnUserns()
 	if err != nil {
 		return nil, err
 	}
-	return openSystemd(ofUser(own) || c.Owner != 0, c.Owner)
+	return openSystemd(ofUser(own), ownerOf(own))
 }
 
 // start makes the unit, and makes sure that its group is the one on record.
@@ -155,7 +156,7 @@ func (c *Container) adopt(own *launch.Userns) func(pid int) error {
 		return nil
 	}
 	return func(pid int) error {
-		m, err := c.systemd()
+		m, err := systemdOfOwner()
 		if err != nil {
 			return err
 		}
@@ -170,7 +171,7 @@ func (c *Container) stopUnit() {
 	if c.Unit == "" {
 		return
 	}
-	m, err := c.systemd()
+	m, err := systemdOfOwner()
 	if err == nil {
 		defer m.Close()
 		err = m.Stop(c.Unit)
@@ -186,7 +187,7 @@ func (c *Container) tellUnit(r *specs.LinuxResources) error {
 	if c.Unit == "" || r == nil {
 		return nil
 	}
-	m, err := c.systemd()
+	m, err := systemdOfOwner()
 	if err != nil {
 		return err
 	}

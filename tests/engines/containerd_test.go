@@ -66,13 +66,7 @@ func newContainerd(t *testing.T, runtime string) *machine {
 	m.env = append(m.env, "IMAGE=localhost/busybox:latest", "CONTAINERD_NAMESPACE=tests")
 	m.write("config.toml", containerdConfig, 0o644)
 	m.write("bin/ctr", ctrWrapper, 0o755)
-	if crictl, err := exec.LookPath("crictl"); err == nil {
-		m.env = append(m.env, "CRICTL="+crictl)
-		m.write("bin/crictl", crictlWrapper, 0o755)
-		m.write("crictl.yaml", "runtime-endpoint: unix://${DIR}/c.sock\nimage-endpoint: unix://${DIR}/c.sock\n", 0o644)
-		m.write("pod.json", criPod, 0o644)
-		m.write("container.json", criContainer, 0o644)
-	}
+	m.crictl()
 	m.must(built.Path(t, "tests/mkimage") + " -archive busybox.tar busybox oci:$DIR/layout:latest")
 	m.daemon("containerd -c $DIR/config.toml")
 	m.must("until ctr version >/dev/null 2>&1; do sleep 0.1; done")
@@ -80,6 +74,20 @@ func newContainerd(t *testing.T, runtime string) *machine {
 	m.must("ctr -n k8s.io image import --base-name localhost/pause pause.tar >/dev/null")
 	m.must("for n in tests k8s.io; do ctr -n $n image import --base-name localhost/busybox busybox.tar >/dev/null; done")
 	return m
+}
+
+// crictl gives a machine the client of CRI, if there is one, and what it makes.
+func (m *machine) crictl() {
+	m.t.Helper()
+	crictl, err := exec.LookPath("crictl")
+	if err != nil {
+		return
+	}
+	m.env = append(m.env, "CRICTL="+crictl)
+	m.write("bin/crictl", crictlWrapper, 0o755)
+	m.write("crictl.yaml", "runtime-endpoint: unix://${DIR}/c.sock\nimage-endpoint: unix://${DIR}/c.sock\n", 0o644)
+	m.write("pod.json", criPod, 0o644)
+	m.write("container.json", criContainer, 0o644)
 }
 
 // daemon runs a program in the machine until the test ends.

@@ -59,7 +59,7 @@ enable_nri = false
 func newCRIOItself(t *testing.T, runtime string) *machine {
 	t.Helper()
 	m := newMachine(t, runtime)
-	for key, program := range map[string]string{"CRICTL": "crictl", "CRIO": "crio", "PINNS": "pinns"} {
+	for key, program := range map[string]string{"CRIO": "crio", "PINNS": "pinns"} {
 		path, err := exec.LookPath(program)
 		if err != nil {
 			t.Fatal(err)
@@ -73,10 +73,7 @@ func newCRIOItself(t *testing.T, runtime string) *machine {
 	for _, dir := range []string{"hooks", "cni", "logs"} {
 		m.mkdir(dir)
 	}
-	m.write("bin/crictl", crictlWrapper, 0o755)
-	m.write("crictl.yaml", "runtime-endpoint: unix://${DIR}/c.sock\nimage-endpoint: unix://${DIR}/c.sock\n", 0o644)
-	m.write("pod.json", criPod, 0o644)
-	m.write("container.json", criContainer, 0o644)
+	m.crictl()
 	m.must(built.Path(t, "tests/mkimage") + " busybox oci:$DIR/layout:latest")
 	m.must("skopeo --policy policy.json copy -q oci:$DIR/layout:latest containers-storage:[overlay@$DIR/graph+$DIR/run]$IMAGE >/dev/null")
 	m.must("mkdir -p /run/crio && mount -t tmpfs none /run/crio")

@@ -38,7 +38,11 @@ tools_engines() {
 		GOFLAGS= CGO_ENABLED=0 go -C tests/engines/crictl build -trimpath -ldflags '-s -w' \
 			-o "$cache/crictl-$from/" sigs.k8s.io/cri-tools/cmd/crictl </dev/null || return 1
 	fi
-	export PATH=$cache/crictl-$from:$(echo "$cache"/crio-*):$PATH # CRI-O only where crio.sh built it
+	export PATH=$cache/crictl-$from:$PATH
+	local crio
+	for crio in "$cache"/crio-*; do # where crio.sh built it
+		[ ! -d "$crio" ] || PATH=$crio:$PATH
+	done
 }
 
 # tools_networks installs Debian's CNI plugins, builds the newest and cnitool into

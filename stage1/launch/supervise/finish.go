@@ -143,7 +143,7 @@ func (s *supervisor) killCgroup() {
 // below. Where the app was not everybody's process 1, what it left is only
 // dying by now. What still is busy is swept by the next gantry.
 func (s *supervisor) removeCgroups() {
-	until := time.Now().Add(lastWords * time.Millisecond)
+	until := time.Now().Add(lastWords)
 	for _, dir := range s.Cgroups {
 		for unix.Rmdir(dir) == unix.EBUSY && time.Now().Before(until) {
 			removeGroupsBelow(dir)
