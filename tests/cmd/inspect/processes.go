@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/mainthread"
 )
 
 func exit(args []string) (int, error) {
@@ -67,8 +69,10 @@ func wait(args []string) (int, error) {
 // parent's death would send.
 func stubborn([]string) (int, error) {
 	signal.Ignore()
-	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
+	var err error
+	// It is the first thread's: the scheduler may have moved us to another.
+	mainthread.Run(func() { err = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0) })
+	if err != nil {
 		return 1, err
 	}
 	fmt.Println("ready")
