@@ -52,24 +52,49 @@ func openChain(p *pod.Pod, name string) (*logChain, error) {
 	return c, nil
 }
 
-// open opens the files that are there, the newest first: one that moves up
-// meanwhile is met twice, not missed.
+// open opens the files that are there.
 func (c *logChain) open() error {
-	for n := 0; ; n++ {
+	err := c.eachFile(func(f *os.File) (goOn bool) {
+		c.files = append(c.files, f)
+		return true
+	})
+	if err == nil && len(c.files) == 0 {
+		err = &fs.PathError{Op: "open log", Path: c.name, Err: fs.ErrNotExist}
+	}
+	slices.Reverse(c.files)
+	return err
+}
+
+// gaps is how many numbers in a row may be missing below one that is there.
+// While the files move up, the oldest first, one number is always free, and a
+// writer that was killed leaves it so; of others a reader learns who was
+// overtaken between two numbers.
+const gaps = 3
+
+// eachFile opens one file after the other, the newest first, and closes those it
+// has had: one that moves up meanwhile is met twice, not missed, as none moves
+// down.
+func (c *logChain) eachFile(do func(*os.File) (goOn bool)) error {
+	var had []*os.File
+	for n, missing := 0, 0; missing < gaps; n++ {
 		f, err := c.number(n)
-		if errors.Is(err, fs.ErrNotExist) && n > 0 {
-			break
+		if errors.Is(err, fs.ErrNotExist) {
+			missing++
+			continue
 		}
 		if err != nil {
 			return err
 		}
-		if same(c.files, f) >= 0 {
+		missing = 0
+		if same(had, f) >= 0 {
 			_ = f.Close()
 			continue
 		}
-		c.files = append(c.files, f)
+		had = append(had, f)
+		if !do(f) {
+			return nil
+		}
 	}
-	slices.Reverse(c.files)
 	return nil
 }
 
@@ -149,33 +174,21 @@ func (c *logChain) drain(p *printer) error {
 	}
 }
 
-// more opens the files that came after the one that is read.
+// more opens the files that came after the one that is read, which may be gone
+// already.
 func (c *logChain) more() error {
 	var newer []*os.File
-	for n := 0; ; n++ {
-		f, err := c.number(n)
-		if errors.Is(err, fs.ErrNotExist) {
-			if n == 0 {
-				return nil // it is being begun
-			}
-			break // the one that is read is gone already
-		}
-		if err != nil {
-			return err
-		}
+	err := c.eachFile(func(f *os.File) (goOn bool) {
 		if same(c.files, f) >= 0 {
 			_ = f.Close()
-			break
-		}
-		if same(newer, f) >= 0 {
-			_ = f.Close()
-			continue
+			return false
 		}
 		newer = append(newer, f)
-	}
+		return true
+	})
 	slices.Reverse(newer)
 	c.files = append(c.files, newer...)
-	return nil
+	return err
 }
 
 // seekTail moves to where the last n lines begin, reading from the end, and
