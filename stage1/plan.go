@@ -7,7 +7,7 @@
 package stage1
 
 // PlanVersion is raised whenever an older gantry-init would misread a plan.
-const PlanVersion = 6
+const PlanVersion = 7
 
 // Descriptors of gantry-init: stdio, then these. The sources of a plan follow
 // in their order from InitSources on.
@@ -167,6 +167,9 @@ type Reborn struct {
 	Join  []Join `json:"join"`
 	Root  bool   `json:"root,omitempty"`  // it becomes root of the user namespace
 	Clone uint64 `json:"clone,omitempty"` // gantry-init is born in these new namespaces (CLONE_NEW* bits)
+
+	UIDs []IDMap `json:"uids,omitempty"` // of a new user namespace among them, which the process before maps: then it is that one's root
+	GIDs []IDMap `json:"gids,omitempty"`
 }
 
 // Root makes the file system that becomes / and attaches it above the old

@@ -100,6 +100,9 @@ func (p *planner) namespaces() error {
 	}
 	if p.joins(specs.UserNamespace) || p.joins(specs.TimeNamespace) {
 		p.reborn = &stage1.Reborn{Root: p.plan.Userns}
+		// From inside a new user namespace the clocks are out of reach: it is made
+		// when they are joined.
+		p.reborn.UIDs, p.reborn.GIDs, p.plan.UIDs, p.plan.GIDs = p.plan.UIDs, p.plan.GIDs, nil, nil
 		p.add(stage1.Step{Reborn: p.reborn})
 	}
 	for i, ns := range p.linux.Namespaces {

@@ -312,10 +312,6 @@ func TestNamespacesAreRefusedByFieldName(t *testing.T) {
 			add(s, specs.IPCNamespace, "/ns/ipc")
 			s.Mounts = []specs.Mount{{Destination: "/dev/mqueue", Type: "mqueue"}}
 		},
-		"linux.namespaces[7].path: a time namespace cannot be joined": func(s *specs.Spec) {
-			userns(func(*specs.Linux) {})(s)
-			add(s, specs.TimeNamespace, "/ns/time")
-		},
 		"linux.timeOffsets: need a time namespace": func(s *specs.Spec) {
 			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}}
 		},

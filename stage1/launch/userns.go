@@ -31,9 +31,6 @@ func CheckNamespaces(l *specs.Linux) error {
 			return fmt.Errorf("linux.namespaces[%d].path: %q is not absolute", i, ns.Path)
 		}
 	}
-	if user, clock := namespaceOf(l, specs.UserNamespace), namespaceOf(l, specs.TimeNamespace); user != nil && clock != nil && user.Path == "" && clock.Path != "" {
-		return fmt.Errorf("linux.namespaces[%d].path: a time namespace cannot be joined from a new user namespace", seen[specs.TimeNamespace])
-	}
 	if err := checkUserns(l); err != nil {
 		return err
 	}

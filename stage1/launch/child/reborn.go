@@ -4,6 +4,7 @@ package child
 
 import (
 	"encoding/binary"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -26,6 +27,9 @@ type reborn struct {
 	empty      *byte
 	argv, envv []*byte
 	report     [2]int // pipe: the pid of its child, what failed, or nothing at the execve
+	maps       bool   // its child is in a new user namespace, and waits for its maps
+	mapped     [2]int // pipe: they are written
+	gate       [1]byte
 	pidfd      int32
 	failure    failure
 	open, shut uint64 // signal masks: the former one, and all
@@ -39,6 +43,7 @@ const (
 	makeNested
 	keepDescriptors
 	executeInit
+	awaitMaps
 	nestedPid // nothing failed: the number is a pid
 )
 
@@ -68,7 +73,7 @@ func (w *walk) reborn(s *stage1.Reborn) *stage1.StepError {
 
 func (w *walk) prepareReborn(s *stage1.Reborn) (*reborn, error) {
 	a := &reborn{
-		root: s.Root, kinds: uintptr(s.Clone), nested: s.Clone != 0, shut: ^uint64(0),
+		root: s.Root && len(s.UIDs) == 0, maps: len(s.UIDs) > 0, kinds: uintptr(s.Clone), nested: s.Clone != 0, shut: ^uint64(0),
 		donated: uintptr(stage1.InitSources + len(w.plan.Sources)),
 	}
 	for _, j := range s.Join {
@@ -83,6 +88,9 @@ func (w *walk) prepareReborn(s *stage1.Reborn) (*reborn, error) {
 	}
 	if err == nil {
 		err = unix.Pipe2(a.report[:], unix.O_CLOEXEC)
+	}
+	if err == nil && a.maps {
+		err = unix.Pipe2(a.mapped[:], unix.O_CLOEXEC)
 	}
 	return a, err
 }
@@ -113,13 +121,39 @@ func (w *walk) followReborn(a *reborn, s *stage1.Reborn) *stage1.StepError {
 		if err != nil {
 			return failed("tell of the process", "", err)
 		}
+		if a.maps {
+			if serr := w.mapUsers(a, s, int(value)); serr != nil {
+				return serr
+			}
+		}
 	}
+}
+
+// mapUsers writes the maps of a process in a new user namespace, which waits for
+// it: who is in one may map nobody but themselves.
+func (w *walk) mapUsers(a *reborn, s *stage1.Reborn, pid int) *stage1.StepError {
+	for _, m := range []struct {
+		file string
+		maps []stage1.IDMap
+	}{{"uid_map", s.UIDs}, {"gid_map", s.GIDs}} {
+		var text strings.Builder
+		for _, id := range m.maps {
+			text.WriteString(itoa(int(id.Container)) + " " + itoa(int(id.Host)) + " " + itoa(int(id.Size)) + "\n")
+		}
+		if serr := w.writeProc("map ids of the user namespace", itoa(pid)+"/"+m.file, text.String()); serr != nil {
+			return serr
+		}
+	}
+	_, err := unix.Write(a.mapped[1], a.gate[:])
+	return failed("map ids of the user namespace", "", err)
 }
 
 func (w *walk) rebornError(s *stage1.Reborn, stage uint32, errno unix.Errno) *stage1.StepError {
 	switch stage {
 	case becomeRoot:
 		return failed("become root of the user namespace", "", errno)
+	case awaitMaps:
+		return failed("wait for the maps of the user namespace", "", errno)
 	case makeNested:
 		return failed("make namespaces", "", errno)
 	case keepDescriptors:
@@ -161,6 +195,9 @@ func (a *reborn) live() {
 	if errno == 0 && a.nested {
 		errno = a.nest()
 	}
+	if errno == 0 && a.maps {
+		errno = a.await()
+	}
 	if errno == 0 {
 		errno = a.become()
 	}
@@ -193,6 +230,12 @@ func (a *reborn) enter() unix.Errno {
 	if !a.root {
 		return 0
 	}
+	return a.toRoot()
+}
+
+//go:nosplit
+//go:norace
+func (a *reborn) toRoot() unix.Errno {
 	a.failure.stage = becomeRoot
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); errno != 0 {
 		return errno
@@ -217,6 +260,28 @@ func (a *reborn) nest() unix.Errno {
 	a.tell(uint32(pid))
 	for {
 		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+}
+
+// await waits until the ids of its new user namespace are mapped. Who maps them
+// may end: its end of the pipe must be the only one.
+//
+//go:nosplit
+//go:norace
+func (a *reborn) await() unix.Errno {
+	a.failure.stage = awaitMaps
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(a.mapped[1]), 0, 0)
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(a.mapped[0]), uintptr(unsafe.Pointer(&a.gate)), 1)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno != 0:
+			return errno
+		case n == 0:
+			return unix.EPIPE
+		}
+		return a.toRoot()
 	}
 }
 
