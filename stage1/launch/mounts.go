@@ -139,7 +139,9 @@ func (p *planner) cgroup(target string, o mountOptions) {
 		attr.Set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if !v1 {
-		p.add(stage1.Step{Mount: &stage1.Mount{Type: "cgroup2", Source: "cgroup2", Attr: attr, Target: target, Plain: true}})
+		p.add(stage1.Step{Mount: &stage1.Mount{
+			Type: "cgroup2", Source: "cgroup2", Attr: attr, Target: target, Plain: true, Else: p.instead("cgroup2", target),
+		}})
 		return
 	}
 	if !owned && p.canPass() {

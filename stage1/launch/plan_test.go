@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,7 +108,11 @@ func TestPlans(t *testing.T) {
 			mapAll(s)
 			add(s, specs.UserNamespace, "")
 			add(s, specs.NetworkNamespace, "/run/netns/x")
-			s.Mounts = []specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}}}
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+			s.Mounts = []specs.Mount{
+				{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}},
+				{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup"},
+			}
 		}},
 		{"idmapped", launch.PlanOptions{Root: launch.RootPlan{Dir: "/rootfs"}, Cgroups: unified}, func(s *specs.Spec) {
 			mapAll(s)

@@ -247,6 +247,8 @@ func (p *planner) instead(fstype, target string) int {
 		path = "/sys"
 	case fstype == "proc" && !owns(p.spec, specs.PIDNamespace):
 		path = "/proc"
+	case fstype == "cgroup2" && !p.makes(specs.CgroupNamespace):
+		path = "/sys/fs/cgroup" // read-only, as without a user namespace
 	}
 	if path == "" {
 		return 0
