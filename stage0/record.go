@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gantryrun/gantry/cgroups"
@@ -180,8 +181,11 @@ func list(e Env, o ListOptions) ([]Record, error) {
 	}
 	out := []Record{}
 	swept := 0
-	err = e.pods().List(func(p *pod.Pod) error {
+	var mu sync.Mutex
+	err = e.pods().ListAtOnce(func(p *pod.Pod) error {
 		r, err := record(p)
+		mu.Lock()
+		defer mu.Unlock()
 		if err == nil && r.State == string(pod.Ended) && p.Phase() == pod.Run && swept < glance {
 			// Its supervisor was killed. The list is true either way, so
 			// what stands in the way of tidying is not this command's.

@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -137,7 +141,14 @@ func readNames(dir string) ([]string, error) {
 // List opens every pod that stands in one of the phases (all of them when
 // none is given), calls f with it, and closes it again. A pod that vanishes
 // meanwhile is left out; one that moves is seen once, where it was met last.
-func (s *Pods) List(f func(*Pod) error, phases ...Phase) error {
+func (s *Pods) List(f func(*Pod) error, phases ...Phase) error { return s.list(1, f, phases...) }
+
+// ListAtOnce is List that calls f for several pods at a time.
+func (s *Pods) ListAtOnce(f func(*Pod) error, phases ...Phase) error {
+	return s.list(runtime.GOMAXPROCS(0), f, phases...)
+}
+
+func (s *Pods) list(workers int, f func(*Pod) error, phases ...Phase) error {
 	if len(phases) == 0 {
 		phases = Phases()
 	}
@@ -145,20 +156,40 @@ func (s *Pods) List(f func(*Pod) error, phases ...Phase) error {
 	if err := s.each(func(p Phase, uuid string) { met[uuid] = p }, phases...); err != nil {
 		return err
 	}
-	for uuid, phase := range met {
-		p, err := s.openAt(phase, uuid)
-		if errors.Is(err, fs.ErrNotExist) {
-			p, err = s.open(uuid) // it moved on
-		}
-		if err == nil {
-			err = f(p)
-			_ = p.Close()
-		}
-		if err != nil && !vanished(err) {
-			return err
-		}
+	var group errgroup.Group
+	group.SetLimit(workers)
+	var failed atomic.Bool
+	for uuids := range slices.Chunk(slices.Collect(maps.Keys(met)), 1+len(met)/(4*workers)) {
+		group.Go(func() error {
+			for _, uuid := range uuids {
+				if failed.Load() {
+					return nil
+				}
+				if err := s.visit(uuid, met[uuid], f); err != nil {
+					failed.Store(true)
+					return err
+				}
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
+}
+
+// visit calls f with a pod that was met in a phase, unless it is gone.
+func (s *Pods) visit(uuid string, phase Phase, f func(*Pod) error) error {
+	p, err := s.openAt(phase, uuid)
+	if errors.Is(err, fs.ErrNotExist) {
+		p, err = s.open(uuid) // it moved on
+	}
+	if err == nil {
+		err = f(p)
+		_ = p.Close()
+	}
+	if vanished(err) {
+		return nil
+	}
+	return err
 }
 
 // ReadFile reads a file of the pod of at most limit bytes, below its own

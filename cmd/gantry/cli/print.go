@@ -3,7 +3,9 @@
 package cli
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -30,7 +32,8 @@ func (a *app) table(format string, v any, header []string, rows [][]string) erro
 	case format == "json":
 		return a.json(v)
 	case format == "table":
-		w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
+		out := bufio.NewWriter(a.out) // tabwriter writes each cell
+		w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
 		if len(header) > 0 {
 			fmt.Fprintln(w, strings.Join(header, "\t"))
 		}
@@ -41,7 +44,10 @@ func (a *app) table(format string, v any, header []string, rows [][]string) erro
 			}
 			fmt.Fprintln(w, strings.Join(r, "\t"))
 		}
-		return w.Flush()
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		return out.Flush()
 	case strings.Contains(format, "{{"):
 		return a.fill(format, v)
 	}
@@ -64,11 +70,16 @@ func (a *app) fill(format string, v any) error {
 	if err != nil {
 		return fmt.Errorf("--format: %w", err)
 	}
-	out := io.Writer(a.out)
+	buffer := bufio.NewWriter(a.out)
+	out, flush := io.Writer(buffer), buffer.Flush
 	if aligned {
-		w := tabwriter.NewWriter(a.out, 0, 8, 3, ' ', 0)
-		defer w.Flush()
-		out = w
+		w := tabwriter.NewWriter(buffer, 0, 8, 3, ' ', 0)
+		out, flush = w, func() error {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			return buffer.Flush()
+		}
 		fmt.Fprintln(w, t.heading())
 	}
 	all := each(v)
@@ -81,11 +92,11 @@ func (a *app) fill(format string, v any) error {
 	for _, one := range all {
 		line, err := t.of(one)
 		if err != nil {
-			return wrongField(format, one, err)
+			return errors.Join(flush(), wrongField(format, one, err))
 		}
 		fmt.Fprintln(out, printable(line))
 	}
-	return nil
+	return flush()
 }
 
 func wrongField(format string, v any, err error) error {
