@@ -10,6 +10,7 @@ package neighbours
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,9 +50,10 @@ func Sync(network, members string, runs int) error {
 			}
 		}
 	}()
+	w := newWriter(network, lines)
 	for i, fd := range pods {
 		if fd >= 0 {
-			rewrite(fd, network, lines, i)
+			w.rewrite(fd, i)
 		}
 	}
 	return nil
@@ -75,7 +77,7 @@ func present(dir, runs int, names []string) (pods []int, lines [][]byte) {
 		} else if err != nil {
 			continue
 		}
-		text, err := readAt(dir, name, maxMember)
+		text, err := readAt(dir, name)
 		if err != nil {
 			_ = unix.Close(fd)
 			continue
@@ -85,16 +87,17 @@ func present(dir, runs int, names []string) (pods []int, lines [][]byte) {
 	return pods, lines
 }
 
-func readAt(dir int, name string, limit int) ([]byte, error) {
+func readAt(dir int, name string) ([]byte, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	return read(fd, limit)
+	return read(fd, nil, maxMember)
 }
 
-func read(fd, limit int) ([]byte, error) {
+// read returns what a file has, in a buffer that it makes larger if it has to.
+func read(fd int, buf []byte, limit int) ([]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
@@ -102,56 +105,86 @@ func read(fd, limit int) ([]byte, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > int64(limit) {
 		return nil, unix.EFBIG
 	}
-	b := make([]byte, st.Size)
-	n, err := unix.Pread(fd, b, 0)
+	buf = slices.Grow(buf[:0], int(st.Size))[:st.Size]
+	n, err := unix.Pread(fd, buf, 0)
 	if err != nil {
 		return nil, err
 	}
-	return b[:n], nil
+	return buf[:n], nil
+}
+
+// writer rewrites hosts files: as many as the network has pods, each with a
+// line for each of them, so that it takes care to copy nothing twice.
+type writer struct {
+	begin, end []byte
+	lines      []byte // of all pods
+	from       []int  // where those of one begin in lines; one more for the end
+	old, text  []byte // buffers
+}
+
+func newWriter(network string, lines [][]byte) *writer {
+	w := &writer{begin: []byte("# network " + network + "\n"), end: []byte("# end of network " + network + "\n"), from: []int{0}}
+	for _, text := range lines {
+		w.lines = append(w.lines, text...)
+		w.from = append(w.from, len(w.lines))
+	}
+	return w
 }
 
 // rewrite replaces the network's part of a hosts file in place: it is mounted
-// into the pod as this file. What the pod wrote around it stays.
-func rewrite(fd int, network string, lines [][]byte, self int) {
-	old, err := read(fd, maxHosts)
+// into the pod as this file. What the pod wrote around it stays, and what is
+// the same up to the first change is not written again: in the order of list
+// that is nearly all of it where a pod has come.
+func (w *writer) rewrite(fd, self int) {
+	old, err := read(fd, w.old, maxHosts)
 	if err != nil {
 		return // the pod made something else of it
 	}
-	text := Replace(old, network, lines, self)
-	if bytes.Equal(text, old) {
-		return
+	w.old, w.text = old, w.replace(old, self)
+	const step = 1 << 8
+	same := 0
+	for n := step; n <= min(len(old), len(w.text)) && bytes.Equal(old[same:n], w.text[same:n]); n += step {
+		same = n
 	}
-	if n, err := unix.Pwrite(fd, text, 0); err == nil && n == len(text) {
-		_ = unix.Ftruncate(fd, int64(len(text)))
+	for same < min(len(old), len(w.text)) && old[same] == w.text[same] {
+		same++
+	}
+	changed := w.text[same:]
+	if len(changed) > 0 {
+		if n, err := unix.Pwrite(fd, changed, int64(same)); err != nil || n != len(changed) {
+			return
+		}
+	}
+	if len(old) > len(w.text) {
+		_ = unix.Ftruncate(fd, int64(len(w.text)))
 	}
 }
 
-// Replace returns a hosts file with the network's part replaced: the lines of
+// replace returns a hosts file with the network's part replaced: the lines of
 // the pod itself come first.
-func Replace(old []byte, network string, lines [][]byte, self int) []byte {
-	begin, end := []byte("# network "+network+"\n"), []byte("# end of network "+network+"\n")
-	before, rest, has := bytes.Cut(old, begin)
+func (w *writer) replace(old []byte, self int) []byte {
+	before, rest, has := bytes.Cut(old, w.begin)
 	after := []byte(nil)
 	if has {
-		if _, tail, whole := bytes.Cut(rest, end); whole {
+		if _, tail, whole := bytes.Cut(rest, w.end); whole {
 			after = tail
 		}
-	} else if len(before) > 0 && before[len(before)-1] != '\n' {
-		before = append(bytes.Clone(before), '\n')
 	}
-	out := append(bytes.Clone(before), begin...)
-	if self >= 0 {
-		out = append(out, lines[self]...)
+	out := append(w.text[:0], before...)
+	if !has && len(before) > 0 && before[len(before)-1] != '\n' {
+		out = append(out, '\n')
 	}
-	for i, text := range lines {
-		if i != self {
-			out = append(out, text...)
-		}
-	}
-	out = append(out, end...)
+	out = append(out, w.begin...)
+	own, behind := w.from[self], w.from[self+1]
+	out = append(out, w.lines[own:behind]...)
+	out = append(out, w.lines[:own]...)
+	out = append(out, w.lines[behind:]...)
+	out = append(out, w.end...)
 	return append(out, after...)
 }
 
+// list returns the members, those that came last at the end: a tmpfs has them
+// the other way round.
 func list(dir int) ([]string, error) {
 	if _, err := unix.Seek(dir, 0, 0); err != nil {
 		return nil, err
@@ -161,6 +194,7 @@ func list(dir int) ([]string, error) {
 	for {
 		n, err := unix.ReadDirent(dir, buf)
 		if err != nil || n <= 0 {
+			slices.Reverse(names)
 			return names, err
 		}
 		_, _, names = unix.ParseDirent(buf[:n], -1, names)

@@ -237,18 +237,19 @@ func FuzzReplace(f *testing.F) {
 			t.Skip()
 		}
 		before := bytes.Clone(old)
-		once := Replace(old, network, [][]byte{[]byte(db), []byte(web)}, 1)
+		w := newWriter(network, [][]byte{[]byte(db), []byte(web)})
+		once := bytes.Clone(w.replace(old, 1))
 		if !bytes.Equal(before, old) {
 			t.Fatal("the old text was changed")
 		}
 		if !bytes.Contains(once, []byte("# network "+network+"\n"+web+db)) {
 			t.Fatalf("%q", once)
 		}
-		twice := Replace(once, network, [][]byte{[]byte(db), []byte(web)}, 1)
+		twice := bytes.Clone(w.replace(once, 1))
 		if len(twice) > len(once) {
 			t.Fatalf("%q\n%q", once, twice)
 		}
-		if again := Replace(twice, network, [][]byte{[]byte(db), []byte(web)}, 1); !bytes.Equal(twice, again) {
+		if again := w.replace(twice, 1); !bytes.Equal(twice, again) {
 			t.Fatalf("%q\n%q", twice, again)
 		}
 	})
