@@ -263,20 +263,20 @@ func remove(ctx context.Context, e Env, id string, o RemoveOptions) error {
 		return err
 	}
 	defer p.Close()
-	return e.removePod(ctx, p, o.Force)
+	return e.removePod(ctx, p, o)
 }
 
 // removePod deletes a pod that does not run, or with force one that does.
-func (e Env) removePod(ctx context.Context, p *pod.Pod, force bool) error {
+func (e Env) removePod(ctx context.Context, p *pod.Pod, o RemoveOptions) error {
 	state, err := p.State()
 	if err != nil {
 		return ignoreGone(err)
 	}
 	if state == pod.Running && !ending(p) {
-		if !force {
+		if !o.Force {
 			return &hint{fmt.Errorf("pod %s is running", pod.Short(p.UUID)), "stop it first, or use --force"}
 		}
-		if err := e.stopPod(ctx, p, StopOptions{}); err != nil {
+		if err := e.stopPod(ctx, p, o.StopOptions); err != nil {
 			return err
 		}
 	}
@@ -288,7 +288,7 @@ func (e Env) removePod(ctx context.Context, p *pod.Pod, force bool) error {
 	}
 	err = e.destroy(p)
 	var stuck *network.Stuck
-	if force && errors.As(err, &stuck) {
+	if o.Force && errors.As(err, &stuck) {
 		if err := network.Forget(p.Path()); err != nil {
 			return err
 		}

@@ -233,6 +233,7 @@ func Kill(e Env, id, signal string) error { return kill(e, id, signal) }
 // RemoveOptions are what rm takes.
 type RemoveOptions struct {
 	Force bool // stop it first when it runs
+	StopOptions
 }
 
 // Remove deletes a pod and frees its name.

@@ -204,7 +204,7 @@ func (e Env) makeRoom(ctx context.Context, p *pod.Pod, taken *pod.Taken, o RunOp
 	}
 	defer old.Close()
 	if o.Replace {
-		if err := e.removePod(ctx, old, true); err != nil {
+		if err := e.removePod(ctx, old, RemoveOptions{Force: true}); err != nil {
 			return fmt.Errorf("replace pod %s: %w", pod.Short(old.UUID), err)
 		}
 	}

@@ -31,6 +31,7 @@ type bench struct {
 	pairs          int
 	slow           int // pairs of what takes seconds
 	pods           int
+	many           int          // pods and images beside which one is launched
 	burst          int          // launches of which some run at a time
 	containers     atomic.Int64 // named so far
 
@@ -63,8 +64,9 @@ func main() {
 	flag.IntVar(&b.pairs, "pairs", 40, "pairs of launches")
 	flag.IntVar(&b.slow, "slow-pairs", 3, "pairs of fetches")
 	flag.IntVar(&b.pods, "pods", 100, "pods that share an image")
+	flag.IntVar(&b.many, "crowd", 1000, "pods and images beside which one is launched")
 	flag.IntVar(&b.burst, "burst", 200, "launches of a burst")
-	flag.StringVar(&b.only, "only", "oci,launches,networks,fetches,executables,memory", "what to measure")
+	flag.StringVar(&b.only, "only", "oci,launches,networks,fetches,executables,memory,crowd", "what to measure")
 	flag.StringVar(&b.docs, "docs", "", "page whose figures, between two comments, are replaced at the end")
 	flag.Parse()
 	if err := b.run(); err != nil {
@@ -90,7 +92,7 @@ func (b *bench) run() error {
 	for _, step := range []struct {
 		name string
 		do   func() error
-	}{{"oci", b.oci}, {"launches", b.launches}, {"networks", b.networks}, {"fetches", b.fetches}, {"executables", b.executables}, {"memory", b.memory}} {
+	}{{"oci", b.oci}, {"launches", b.launches}, {"networks", b.networks}, {"fetches", b.fetches}, {"executables", b.executables}, {"memory", b.memory}, {"crowd", b.crowd}} {
 		if !slices.Contains(strings.Split(b.only, ","), step.name) {
 			continue
 		}
@@ -288,7 +290,7 @@ func (b *bench) memoryTable() string {
 		return ""
 	}
 	var s strings.Builder
-	s.WriteString("\n| memory | |\n|---|---|\n")
+	s.WriteString("\n| memory, and lists | |\n|---|---|\n")
 	for _, m := range b.Memory {
 		fmt.Fprintf(&s, "| %s | %.2f %s |\n", m.Name, m.Value, m.Unit)
 	}

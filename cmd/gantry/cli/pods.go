@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gantryrun/gantry/stage0"
 )
@@ -303,7 +304,6 @@ The command's exit status is gantry's.`,
 }
 
 func (a *app) stopCommand() *cobra.Command {
-	var timeout int
 	c := &cobra.Command{
 		Use:   "stop POD...",
 		Short: "Ask pods to end, kill them after a time-out",
@@ -311,18 +311,29 @@ func (a *app) stopCommand() *cobra.Command {
   gantry stop --time 2 web db`,
 		Args: rangeArgs(1, -1),
 	}
-	c.Flags().IntVarP(&timeout, "time", "t", 10, "kill `SECONDS` after the stop signal (default the pod's own time-out)")
+	options := stopFlags(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		var o stage0.StopOptions
-		if c.Flags().Changed("time") {
-			if timeout < 0 {
-				return fmt.Errorf("--time %d: seconds cannot be negative", timeout)
-			}
-			o.Timeout = seconds(timeout)
+		o, err := options()
+		if err != nil {
+			return err
 		}
 		return a.eachPod(args, func(e stage0.Env, id string) error { return stage0.Stop(a.ctx, e, id, o) })
 	}
 	return c
+}
+
+// stopFlags adds --time, which the function it returns reads.
+func stopFlags(c *cobra.Command) func() (stage0.StopOptions, error) {
+	timeout := c.Flags().IntP("time", "t", 10, "kill `SECONDS` after the stop signal (default the pod's own time-out)")
+	return func() (o stage0.StopOptions, err error) {
+		if c.Flags().Changed("time") {
+			if *timeout < 0 {
+				return o, fmt.Errorf("--time %d: seconds cannot be negative", *timeout)
+			}
+			o.Timeout = seconds(*timeout)
+		}
+		return o, nil
+	}
 }
 
 func (a *app) killCommand() *cobra.Command {
@@ -344,32 +355,49 @@ func (a *app) killCommand() *cobra.Command {
 func (a *app) rmCommand() *cobra.Command {
 	var o stage0.RemoveOptions
 	c := &cobra.Command{
-		Use:     "rm POD...",
-		Short:   "Delete pods that do not run",
-		Example: "  gantry rm --force web",
-		Args:    rangeArgs(1, -1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.eachPod(args, func(e stage0.Env, id string) error { return stage0.Remove(a.ctx, e, id, o) })
-		},
+		Use:   "rm POD...",
+		Short: "Delete pods that do not run",
+		Example: `  gantry rm web
+  gantry rm --force --time 0 web db`,
+		Args: rangeArgs(1, -1),
 	}
-	c.Flags().BoolVarP(&o.Force, "force", "f", false, "kill the pod first if it runs")
+	c.Flags().BoolVarP(&o.Force, "force", "f", false, "stop the pod first if it runs")
+	options := stopFlags(c)
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		var err error
+		if o.StopOptions, err = options(); err != nil {
+			return err
+		}
+		if o.Timeout != nil && !o.Force {
+			return withHint(errors.New("--time is for pods that run"), "add --force to stop them first")
+		}
+		return a.eachPod(args, func(e stage0.Env, id string) error { return stage0.Remove(a.ctx, e, id, o) })
+	}
 	return c
 }
 
-// eachPod acts on every argument, prints those that worked and returns all
-// that did not.
+// eachPod acts on all arguments, many at a time since what is stopped may take
+// its time to end, prints those that worked in their order and returns all that
+// did not.
 func (a *app) eachPod(ids []string, do func(stage0.Env, string) error) error {
 	e, err := a.env(ids...)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, id := range ids {
-		if err := do(e, id); err != nil {
-			errs = append(errs, err)
-			continue
+	errs := make([]error, len(ids))
+	var group errgroup.Group
+	group.SetLimit(64)
+	for i, id := range ids {
+		group.Go(func() error {
+			errs[i] = do(e, id)
+			return nil
+		})
+	}
+	_ = group.Wait() // none returns an error
+	for i, id := range ids {
+		if errs[i] == nil {
+			fmt.Fprintln(a.out, id)
 		}
-		fmt.Fprintln(a.out, id)
 	}
 	return errors.Join(errs...)
 }
