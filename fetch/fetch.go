@@ -165,13 +165,19 @@ func (f *fetcher) run(ctx context.Context) (Result, error) {
 		}
 	}
 	f.local = here
-	if res, done := f.fromMirrors(ctx); done {
+	res, done, refused := f.fromMirrors(ctx)
+	if done {
 		return res, nil
 	}
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	return f.fromSource(ctx)
+	res, err := f.fromSource(ctx)
+	if err != nil {
+		return res, besides(err, refused)
+	}
+	f.tell(refused)
+	return res, nil
 }
 
 // fromSource brings the image from where it lives.

@@ -9,6 +9,7 @@
 package registries
 
 import (
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -273,6 +274,9 @@ func (set *Settings) believe(files []string) error {
 		b, err := conf.ReadFile(name, maxAuthorities)
 		if err != nil {
 			return err
+		}
+		if block, _ := pem.Decode(b); block == nil {
+			return fmt.Errorf("%s has no certificate in PEM", name)
 		}
 		set.Authorities = append(append(set.Authorities, b...), '\n')
 	}

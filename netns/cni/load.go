@@ -40,10 +40,18 @@ func Load(layers, shared []string, read Read) ([]File, error) {
 		}
 	}
 	var out []File
+	described := map[string]int{} // where in out a network is
 	for _, name := range sorted(own) {
-		if f, ok := load(own[name], read); ok {
-			out = append(out, f)
+		f, ok := load(own[name], read)
+		if !ok {
+			continue
 		}
+		if i, again := described[f.Name]; again && f.Name != "" {
+			out[i].Problem = &FieldError{f.File, "name", fmt.Errorf("%s describes a network %q already", out[i].File, f.Name)}
+			continue
+		}
+		described[f.Name] = len(out)
+		out = append(out, f)
 	}
 	for _, dir := range shared {
 		names, err := files(dir)

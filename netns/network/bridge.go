@@ -3,11 +3,13 @@
 package network
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // BridgeType is the plugin type that gantry has itself.
@@ -32,13 +34,25 @@ type Subnet struct {
 	Last    netip.Addr   `json:"rangeEnd,omitzero"`
 }
 
-// ParseBridge reads the element and completes it.
-func ParseBridge(name string, element []byte) (Bridge, error) {
-	b := Bridge{}
-	if err := json.Unmarshal(element, &b); err != nil {
-		return b, err
+// ParseBridge reads the element of a list, whose bridge is iface unless it says
+// otherwise, and completes it. A field it does not know is refused: where the
+// word internal is misspelt, what must not leave would.
+func ParseBridge(name, iface string, element []byte) (Bridge, error) {
+	b := Bridge{Bridge: iface}
+	d := json.NewDecoder(bytes.NewReader(element))
+	d.DisallowUnknownFields()
+	err := d.Decode(&b)
+	if err == nil {
+		return b, b.Complete(name)
 	}
-	return b, b.Complete(name)
+	if field, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
+		return b, fmt.Errorf("%s is no field of it; there are bridge, internal, mtu, open, subnets, and in each of these gateway, rangeEnd, rangeStart, subnet", field)
+	}
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return b, fmt.Errorf("%s: it is a JSON %s, not what belongs there", wrong.Field, wrong.Value)
+	}
+	return b, err
 }
 
 // Complete fills in what was left out, and says what cannot be.

@@ -15,9 +15,9 @@ func TestABridgeIsCompleted(t *testing.T) {
 		`{"bridge":"br7","mtu":1400,"subnets":[{"subnet":"fd01::/64","gateway":"fd01::5"}]}`:                `{"type":"","bridge":"br7","subnets":[{"subnet":"fd01::/64","gateway":"fd01::5","rangeStart":"fd01::1","rangeEnd":"fd01::ffff:ffff:ffff:ffff"}],"mtu":1400}`,
 		`{"subnets":[{"subnet":"fd01::/64"},{"subnet":"10.1.0.0/30","rangeStart":"10.1.0.2"}]}`:             `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.1.0.0/30","gateway":"10.1.0.1","rangeStart":"10.1.0.2","rangeEnd":"10.1.0.2"},{"subnet":"fd01::/64","gateway":"fd01::1","rangeStart":"fd01::1","rangeEnd":"fd01::ffff:ffff:ffff:ffff"}]}`,
 		`{"internal":true,"open":true,"subnets":[{"subnet":"10.1.2.128/25","rangeEnd":"10.1.2.140"}]}`:      `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.1.2.128/25","gateway":"10.1.2.129","rangeStart":"10.1.2.129","rangeEnd":"10.1.2.140"}],"internal":true,"open":true}`,
-		`{"subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0"}],"x":null}`: `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0","rangeEnd":"10.255.255.254"}]}`,
+		`{"subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0"}]}`: `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0","rangeEnd":"10.255.255.254"}]}`,
 	} {
-		b, err := ParseBridge("back", []byte(in))
+		b, err := ParseBridge("back", "", []byte(in))
 		if err != nil {
 			t.Errorf("%s: %v", in, err)
 			continue
@@ -34,7 +34,9 @@ func TestBridgesThatAreRefused(t *testing.T) {
 	for in, want := range map[string]string{
 		`{}`:            "subnets: there are 0, not one or two",
 		subnets(`{}`):   "subnets[0]: subnet: it is missing",
-		`{"subnets":7}`: "cannot unmarshal",
+		`{"subnets":7}`: "subnets: it is a JSON number, not what belongs there",
+		`{"intenal":true,"subnets":[{"subnet":"10.1.0.0/24"}]}`: `"intenal" is no field of it; there are bridge, internal`,
+		subnets(`{"subnet":"10.1.0.0/24","range":"10.1.0.9"}`): `"range" is no field of it`,
 		subnets(`{"subnet":"10.1.0.0/24"},{"subnet":"10.2.0.0/24"}`):                         "subnets: two of one family",
 		subnets(`{"subnet":"10.1.0.1/24"}`):                                                  "subnets[0]: subnet: 10.1.0.1/24 has bits beyond its length: 10.1.0.0/24",
 		subnets(`{"subnet":"10.1.0.0/31"}`):                                                  "has no room for a gateway and a pod",
@@ -50,7 +52,7 @@ func TestBridgesThatAreRefused(t *testing.T) {
 		subnets(`{"subnet":"10.1.0.0/24"},{"subnet":"fd01::/64"},{"subnet":"fd02::/64"}`):    "subnets: there are 3, not one or two",
 		subnets(`{"subnet":"10.1.0.0/24","gateway":"fd01::1"}`):                              "gateway: fd01::1 is not an address of 10.1.0.0/24",
 	} {
-		b, err := ParseBridge("back", []byte(in))
+		b, err := ParseBridge("back", "", []byte(in))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v (%+v), want %s", in, err, b, want)
 		}
@@ -58,7 +60,7 @@ func TestBridgesThatAreRefused(t *testing.T) {
 }
 
 func TestAddressesAPodMayHave(t *testing.T) {
-	b, err := ParseBridge("back", []byte(`{"subnets":[{"subnet":"10.1.0.0/29","rangeStart":"10.1.0.4"},{"subnet":"fd01::/64"}]}`))
+	b, err := ParseBridge("back", "", []byte(`{"subnets":[{"subnet":"10.1.0.0/29","rangeStart":"10.1.0.4"},{"subnet":"fd01::/64"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +99,7 @@ func FuzzParseBridge(f *testing.F) {
 	f.Add([]byte(`{"subnets":[{"subnet":"0.0.0.0/0"}],"bridge":""}`))
 	f.Add([]byte(`{"subnets":[{"subnet":"::/0"}]}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b, err := ParseBridge("fuzz", in)
+		b, err := ParseBridge("fuzz", "", in)
 		if err != nil {
 			return
 		}
@@ -110,7 +112,7 @@ func FuzzParseBridge(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ParseBridge("fuzz", again); err != nil {
+		if _, err := ParseBridge("fuzz", "", again); err != nil {
 			t.Fatalf("what was completed is refused: %s: %v", again, err)
 		}
 	})

@@ -207,14 +207,7 @@ func (e Env) fromList(l cni.List) (Network, error) {
 		n.List = &l
 		return n, nil
 	}
-	var b network.Bridge
-	err := json.Unmarshal(l.Plugins[0].Bytes, &b)
-	if err == nil {
-		if b.Bridge == "" {
-			b.Bridge = e.bridgeName(l.Name)
-		}
-		err = b.Complete(l.Name)
-	}
+	b, err := network.ParseBridge(l.Name, e.bridgeName(l.Name), l.Plugins[0].Bytes)
 	if err != nil {
 		return n, &cni.FieldError{File: l.File, Field: "plugins[0]", Err: err}
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantryrun/gantry/tests/ability"
 	"github.com/gantryrun/gantry/tests/gantry"
 	"github.com/gantryrun/gantry/tests/imagetest"
@@ -68,6 +70,39 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	page.check(t, all)
+}
+
+// A disk that was full, and has room again, needs nothing else: the same command
+// then does what it did not.
+func TestAfterAFullDisk(t *testing.T) {
+	ability.Require(t, ability.Root)
+	f := &fixture{Host: gantry.New(t), t: t}
+	f.image = f.Signed("app", f.program(imagetest.File{Path: "big", Body: noise(8 << 20)}))
+	f.small(4 << 20)
+	fetch := []string{"fetch", "--quiet", f.image}
+	run := []string{"run", "--rm", "--net=none", f.image, "exit", "7"}
+	for _, args := range [][]string{fetch, run} {
+		if r := f.meet(args); r.Status != 125 || !strings.Contains(r.Stderr, "no space left on device") {
+			t.Fatalf("%v: %d %s", args, r.Status, r.Stderr)
+		}
+	}
+	if err := unix.Mount("none", filepath.Join(f.Dir, "lib"), "", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.meet(fetch); r.Status != 0 {
+		t.Errorf("%d %s", r.Status, r.Stderr)
+	}
+	ballast := filepath.Join(f.Dir, "lib/ballast")
+	fill(f, ballast)
+	if r := f.meet(run); r.Status != 125 {
+		t.Errorf("%d %s", r.Status, r.Stderr)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.meet(run); r.Status != 7 {
+		t.Errorf("%d %s", r.Status, r.Stderr)
+	}
 }
 
 // meet lets gantry meet the row, and holds the host against what it was.

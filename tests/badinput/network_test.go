@@ -82,6 +82,13 @@ func networkRows() []row {
 			f.Must("run", "-d", "--net=back", ref, "wait")
 			return []string{"network", "rm", "back"}
 		}},
+		described("a list with another type in it", `{"cniVersion":"1.0.0","name":"back","plugins":"wire"}`, ""),
+		described("a version that is a number", `{"cniVersion":1,"name":"back","plugins":[{"type":"wire"}]}`, ""),
+		described("a field that a network has not", `{"cniVersion":"1.0.0","name":"back","plugins":[{"type":"gantry-bridge","intenal":true,"subnets":[{"subnet":"10.9.0.0/24"}]}]}`, ""),
+		onNetwork("a network that two files describe", func(f *fixture, _ string) {
+			f.write("etc/net.d/back.conflist", wire)
+			f.write("etc/net.d/other.conflist", wire)
+		}, "--net=back"),
 		described("a configuration that is not JSON", "{name: back}", ""),
 		described("a configuration without plugins", `{"cniVersion":"1.0.0","name":"back","plugins":[]}`, ""),
 		described("a configuration of another name", `{"cniVersion":"1.0.0","name":"front","plugins":[{"type":"wire"}]}`, ""),

@@ -145,8 +145,43 @@ func registryRows() []row {
 			f.serve(f.pack(f.program()), nil, true)
 			return []string{"fetch", "--quiet", f.image}
 		}},
+		mirrored("a mirror that has other bytes under a digest", true, answer("application/vnd.oci.image.manifest.v1+json", []byte(`{"schemaVersion":2}`))),
+		mirrored("a mirror that sends elsewhere", true, func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Location", "http://192.0.2.1"+r.URL.Path)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return r.URL.Path != "/v2/"
+		}),
+		mirrored("a mirror that has no such image, nor has the source", false, status(http.StatusNotFound, "")),
+		registriesFile("a key of registries.d that is none", "Mirrors=mirror.example.com"),
+		registriesFile("a registry that is not to be asked", "Blocked=yes"),
+		registriesFile("an authority that is no certificate", "Authority=/etc/hostname"),
 		says(group, "never, and not here", "run", "--pull=never", "registry.example.com/acme/web:1"),
 	}
+}
+
+// mirrored is a row of an image whose registry is not there, and whose mirror is
+// bad.
+func mirrored(name string, pinned bool, b bad) row {
+	return row{group: "Registries", name: name, do: func(f *fixture) []string {
+		p := f.pack(f.program())
+		f.serve(p, b, false)
+		f.Must("trust", "add", "--prefix", "registry.invalid", "--accept", "insecure")
+		f.write("etc/registries.d/10-mirror.conf", "[Registry]\nName=registry.invalid\nMirror="+f.registry+"\n")
+		ref := "registry.invalid/a/app:1"
+		if pinned {
+			ref = "registry.invalid/a/app@" + string(p.Manifest.Descriptor.Digest)
+		}
+		return []string{"fetch", "--quiet", ref}
+	}}
+}
+
+// registriesFile is a row of a drop-in file about a registry, with such a line.
+func registriesFile(name, line string) row {
+	return row{group: "Registries", name: name, do: func(f *fixture) []string {
+		f.Must("trust", "add", "--prefix", "registry.invalid", "--accept", "insecure")
+		f.write("etc/registries.d/10-site.conf", "[Registry]\nName=registry.invalid\n"+line+"\n")
+		return []string{"fetch", "--quiet", "registry.invalid/a/app:1"}
+	}}
 }
 
 // attack is a row of an image of imagetest, signed by a trusted key.

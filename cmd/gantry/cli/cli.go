@@ -99,7 +99,7 @@ func (a *app) fail(err error) int {
 		a.say("hint", h.Hint())
 	} else if hint := unknownHint(err); hint != "" {
 		a.say("hint", hint)
-	} else if hint := generalHint(err); hint != "" {
+	} else if hint := a.generalHint(err); hint != "" {
 		a.say("hint", hint)
 	}
 	var c coded
@@ -132,10 +132,10 @@ func printable(s string) string {
 }
 
 // generalHint mends what any command can meet.
-func generalHint(err error) string {
+func (a *app) generalHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return "the file system is full: 'gantry image rm' and 'gantry gc' free space without needing any"
+		return a.fullHint(err)
 	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && os.Geteuid() != 0:
 		return "gantry needs root for this: run it with sudo, or as a system unit"
 	case errors.Is(err, syscall.EAGAIN):
