@@ -256,6 +256,8 @@ func checkWhole(rest string, d digest.Digest) error {
 		return errors.New("64 hexadecimal digits are an identifier, not a name")
 	case strings.HasPrefix(rest, "/"):
 		return errors.New("starts with a slash; a directory is written oci:" + rest)
+	case strings.HasPrefix(rest, "./"), strings.HasPrefix(rest, "../"):
+		return errors.New("a path is not a name; a directory is written oci:" + rest)
 	case strings.HasSuffix(rest, "/"):
 		return errors.New("ends with a slash")
 	}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/gantryrun/gantry/cgroups"
 	"github.com/gantryrun/gantry/stage1/launch"
-	"github.com/gantryrun/gantry/userns"
 )
 
 // The three answers of a check.
@@ -28,13 +27,18 @@ const (
 )
 
 func check(e Env) []CheckItem {
+	host := []func(Env) CheckItem{
+		checkCgroups, checkControllers, checkCgroupKill, checkOverlay, checkErofs, checkLoop, checkVerity, checkQuota,
+		checkSeccomp, checkUserNamespaces, checkMappedIDs, checkLandlock, checkModules, checkResource, checkNftables, checkFirewall,
+	}
+	if e.Rootless {
+		host = checksOfOrdinary()
+	}
 	var out []CheckItem
-	for _, item := range []func(Env) CheckItem{
-		checkRoot, checkKernel, checkArchitecture, checkCgroups, checkControllers, checkCgroupKill,
-		checkOverlay, checkErofs, checkLoop, checkVerity, checkQuota, checkSeccomp, checkUserNamespaces, checkMappedIDs,
-		checkLandlock, checkModules, checkResource, checkNftables, checkFirewall,
-		checkLibexec, checkSeccompCompiler, checkDir, checkPolicy, checkClock,
-	} {
+	for _, item := range slices.Concat(
+		[]func(Env) CheckItem{checkRoot, checkKernel, checkArchitecture}, host,
+		[]func(Env) CheckItem{checkLibexec, checkSeccompCompiler, checkDir, checkPolicy, checkClock},
+	) {
 		out = append(out, item(e))
 	}
 	return out
@@ -66,36 +70,6 @@ func checkRoot(Env) CheckItem {
 		c.State = yes
 	} else if os.Geteuid() == 0 {
 		c.Have, c.Mend = "root without CAP_SYS_ADMIN", "give this container or unit CAP_SYS_ADMIN"
-	}
-	return c
-}
-
-// checkOrdinary tells what an ordinary user's pods can be.
-func checkOrdinary(c CheckItem) CheckItem {
-	c.State, c.Have = no, fmt.Sprintf("uid %d", os.Geteuid())
-	uids, gids, err := ownMaps()
-	if err == nil {
-		var ns *os.File
-		if ns, err = userns.New(uids, gids); err == nil {
-			_ = ns.Close()
-		}
-	}
-	if err != nil {
-		c.Have += ": " + err.Error()
-		var h interface{ Hint() string }
-		if errors.As(err, &h) {
-			c.Mend = h.Hint()
-		}
-		return c
-	}
-	n := uint64(0)
-	for _, m := range uids {
-		n += uint64(m.Size)
-	}
-	c.State, c.Have = partly, fmt.Sprintf("uid %d, root of a user namespace with %d ids", os.Geteuid(), n)
-	c.Means, c.Mend = "what takes the host's root is refused", ""
-	if n == 1 {
-		c.Means, c.Mend = "images have no user but root", "a range in /etc/subuid and /etc/subgid, and the package uidmap"
 	}
 	return c
 }
@@ -226,10 +200,6 @@ func checkUserNamespaces(Env) CheckItem {
 
 func checkMappedIDs(e Env) CheckItem {
 	c := CheckItem{Name: "mapped ids", State: yes, Means: "no --userns: a pod's files cannot be shown with its ids"}
-	if e.Rootless {
-		c.State, c.Have, c.Means = no, "it takes the host's root", "no --userns"
-		return c
-	}
 	dir := e.Dir
 	if _, err := os.Stat(dir); err != nil {
 		dir = filepath.Dir(dir)

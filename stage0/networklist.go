@@ -57,6 +57,9 @@ type NetworkSettings = network.Settings
 // CreateNetwork writes a network down. With ignore one that exists is left as it
 // is.
 func CreateNetwork(e Env, name string, s NetworkSettings, ignore bool) error {
+	if e.Rootless {
+		return &hint{fmt.Errorf("network %s: bridges take the host's root", name), "an ordinary user's pod is on --net=pasta (the default), none or host"}
+	}
 	err := e.networks().Create(name, s)
 	var exists *network.Exists
 	if ignore && errors.As(err, &exists) {
@@ -71,6 +74,10 @@ func ListNetworks(e Env, filter []string) ([]Network, error) {
 	keep, err := networkFilter(filter)
 	if err != nil {
 		return nil, err
+	}
+	if e.Rootless {
+		one, err := e.pastaNetwork()
+		return slices.DeleteFunc([]Network{one}, func(n Network) bool { return !keep(n) }), err
 	}
 	all, problems, err := e.networks().List()
 	if err != nil {
@@ -97,6 +104,9 @@ func ListNetworks(e Env, filter []string) ([]Network, error) {
 
 // InspectNetworks returns everything known of networks.
 func InspectNetworks(e Env, names []string) ([]Network, error) {
+	if e.Rootless {
+		return e.inspectPasta(names)
+	}
 	members, err := e.networkMembers()
 	if err != nil {
 		return nil, err

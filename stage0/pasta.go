@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,6 +40,28 @@ func findPasta() (string, error) {
 		return "", &hint{fmt.Errorf("an ordinary user's network takes /dev/net/tun: %w", err), "'chmod 666 /dev/net/tun' as root lets every user have interfaces of their own, as udev does; or use --net=none or --net=host"}
 	}
 	return path, tun.Close()
+}
+
+// pastaNetwork is the one network an ordinary user's pods can be on.
+func (e Env) pastaNetwork() (Network, error) {
+	n := Network{Name: netspec.DefaultName, Driver: pastaName, Subnets: []NetworkSubnet{}, Isolate: true, Pods: []NetworkMember{}}
+	pods, err := List(e, ListOptions{})
+	for _, r := range pods {
+		if r.Network == netspec.DefaultName || r.Network == pastaName {
+			n.Pods = append(n.Pods, NetworkMember{UUID: r.UUID, Name: r.Name})
+		}
+	}
+	return n, err
+}
+
+func (e Env) inspectPasta(names []string) ([]Network, error) {
+	for _, name := range names {
+		if name != netspec.DefaultName && name != pastaName {
+			return nil, &hint{fmt.Errorf("network %s: there is none", name), "an ordinary user's pod is on --net=pasta (the default), none or host"}
+		}
+	}
+	n, err := e.pastaNetwork()
+	return slices.Repeat([]Network{n}, len(names)), err
 }
 
 // checkPasta refuses what pasta cannot give, before anything is fetched.

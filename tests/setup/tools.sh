@@ -48,7 +48,7 @@ tools_engines() {
 # tools_networks installs Debian's CNI plugins, builds the newest and cnitool into
 # the cache, and names their directory in GANTRY_TEST_CNI.
 tools_networks() {
-	apt_need containernetworking-plugins iptables nftables iproute2 busybox-static || return 1
+	apt_need containernetworking-plugins iptables nftables iproute2 busybox-static aardvark-dns || return 1
 	local plugins=github.com/containernetworking/plugins/plugins from=v1.10.0 tool=v1.3.1 p
 	local dir=$cache/cni-$from-$tool
 	if [ ! -d "$dir" ]; then
