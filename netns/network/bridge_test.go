@@ -11,11 +11,11 @@ import (
 
 func TestABridgeIsCompleted(t *testing.T) {
 	for in, want := range map[string]string{
-		`{"type":"gantry-bridge","subnets":[{"subnet":"10.1.0.0/24"}]}`:                                     `{"type":"gantry-bridge","bridge":"gb-back","subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1","rangeStart":"10.1.0.1","rangeEnd":"10.1.0.254"}]}`,
-		`{"bridge":"br7","mtu":1400,"subnets":[{"subnet":"fd01::/64","gateway":"fd01::5"}]}`:                `{"type":"","bridge":"br7","subnets":[{"subnet":"fd01::/64","gateway":"fd01::5","rangeStart":"fd01::1","rangeEnd":"fd01::ffff:ffff:ffff:ffff"}],"mtu":1400}`,
-		`{"subnets":[{"subnet":"fd01::/64"},{"subnet":"10.1.0.0/30","rangeStart":"10.1.0.2"}]}`:             `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.1.0.0/30","gateway":"10.1.0.1","rangeStart":"10.1.0.2","rangeEnd":"10.1.0.2"},{"subnet":"fd01::/64","gateway":"fd01::1","rangeStart":"fd01::1","rangeEnd":"fd01::ffff:ffff:ffff:ffff"}]}`,
-		`{"internal":true,"open":true,"subnets":[{"subnet":"10.1.2.128/25","rangeEnd":"10.1.2.140"}]}`:      `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.1.2.128/25","gateway":"10.1.2.129","rangeStart":"10.1.2.129","rangeEnd":"10.1.2.140"}],"internal":true,"open":true}`,
-		`{"subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0"}]}`: `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0","rangeEnd":"10.255.255.254"}]}`,
+		`{"type":"gantry-bridge","subnets":[{"subnet":"10.1.0.0/24"}]}`:                                `{"type":"gantry-bridge","bridge":"gb-back","subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1","rangeStart":"10.1.0.1","rangeEnd":"10.1.0.254"}]}`,
+		`{"bridge":"br7","mtu":1400,"subnets":[{"subnet":"fd01::/64","gateway":"fd01::5"}]}`:           `{"type":"","bridge":"br7","subnets":[{"subnet":"fd01::/64","gateway":"fd01::5","rangeStart":"fd01::1","rangeEnd":"fd01::ffff:ffff:ffff:ffff"}],"mtu":1400}`,
+		`{"subnets":[{"subnet":"fd01::/64"},{"subnet":"10.1.0.0/30","rangeStart":"10.1.0.2"}]}`:        `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.1.0.0/30","gateway":"10.1.0.1","rangeStart":"10.1.0.2","rangeEnd":"10.1.0.2"},{"subnet":"fd01::/64","gateway":"fd01::1","rangeStart":"fd01::1","rangeEnd":"fd01::ffff:ffff:ffff:ffff"}]}`,
+		`{"internal":true,"open":true,"subnets":[{"subnet":"10.1.2.128/25","rangeEnd":"10.1.2.140"}]}`: `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.1.2.128/25","gateway":"10.1.2.129","rangeStart":"10.1.2.129","rangeEnd":"10.1.2.140"}],"internal":true,"open":true}`,
+		`{"subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0"}]}`:     `{"type":"","bridge":"gb-back","subnets":[{"subnet":"10.0.0.0/8","gateway":"10.255.255.254","rangeStart":"10.1.0.0","rangeEnd":"10.255.255.254"}]}`,
 	} {
 		b, err := ParseBridge("back", "", []byte(in))
 		if err != nil {
@@ -35,8 +35,8 @@ func TestBridgesThatAreRefused(t *testing.T) {
 		`{}`:            "subnets: there are 0, not one or two",
 		subnets(`{}`):   "subnets[0]: subnet: it is missing",
 		`{"subnets":7}`: "subnets: it is a JSON number, not what belongs there",
-		`{"intenal":true,"subnets":[{"subnet":"10.1.0.0/24"}]}`: `"intenal" is no field of it; there are bridge, internal`,
-		subnets(`{"subnet":"10.1.0.0/24","range":"10.1.0.9"}`): `"range" is no field of it`,
+		`{"intenal":true,"subnets":[{"subnet":"10.1.0.0/24"}]}`:                              `"intenal" is no field of it; there are bridge, internal`,
+		subnets(`{"subnet":"10.1.0.0/24","range":"10.1.0.9"}`):                               `"range" is no field of it`,
 		subnets(`{"subnet":"10.1.0.0/24"},{"subnet":"10.2.0.0/24"}`):                         "subnets: two of one family",
 		subnets(`{"subnet":"10.1.0.1/24"}`):                                                  "subnets[0]: subnet: 10.1.0.1/24 has bits beyond its length: 10.1.0.0/24",
 		subnets(`{"subnet":"10.1.0.0/31"}`):                                                  "has no room for a gateway and a pod",
