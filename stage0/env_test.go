@@ -10,7 +10,7 @@ import (
 
 // Who can write the directories decides what runs: filters and verifications
 // are cached in one, images and pods lie in the other (CVE-2021-41103).
-func TestDirectoriesOfOthersAreRefused(t *testing.T) {
+func TestCVE_2021_41103_DirectoriesOfOthersAreRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("ability missing: root")
 	}

@@ -88,9 +88,9 @@ func TestParseNamesFileAndField(t *testing.T) {
 	}
 }
 
-// TestCVE202120206: a plugin's type is the name of an executable in a directory
+// TestCVE_2021_20206_TypeIsABareName: a plugin's type is the name of an executable in a directory
 // of plugins; with a path in it the caller ran any program as root.
-func TestCVE202120206(t *testing.T) {
+func TestCVE_2021_20206_TypeIsABareName(t *testing.T) {
 	for _, bad := range []string{"../../../tmp/x", "/bin/sh", "a/b", `a\b`, "..", ".", "", ".hidden", "a b", "a\x00b"} {
 		quoted, _ := json.Marshal(bad)
 		for _, plugin := range []string{`{"type":` + string(quoted) + `}`, `{"type":"bridge","ipam":{"type":` + string(quoted) + `}}`} {

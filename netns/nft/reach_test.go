@@ -351,7 +351,7 @@ func TestAnOpenNetworkIsReachedAndAnInternalOneKeepsToItself(t *testing.T) {
 }
 
 // What passes through this host on its way elsewhere is not ours.
-func TestCVE202567499(t *testing.T) {
+func TestCVE_2025_67499_OnlyWhatIsForThisHostIsPublished(t *testing.T) {
 	w := newWorld(t)
 	w.serve("pod", "tcp", 80)
 	w.serve("far", "tcp", 8080)
@@ -366,7 +366,7 @@ func TestCVE202567499(t *testing.T) {
 }
 
 // A neighbour of the host sends a packet for 127.0.0.1.
-func TestCVE20208558(t *testing.T) {
+func TestCVE_2020_8558_LoopbackIsNotReachedFromOutside(t *testing.T) {
 	w := newWorld(t)
 	w.serve("pod", "udp", 53)
 	w.serve("host", "udp", 5353) // as the proxy is

@@ -142,6 +142,25 @@ func TestCVE_2026_41579_DevIsNoLink(t *testing.T) {
 	}
 }
 
+// podman made the working directory of an image through the image's links, on
+// the host.
+func TestCVE_2026_55686_WorkingDirectoryThroughALink(t *testing.T) {
+	outside := t.TempDir()
+	for _, link := range []string{outside, "/../../../../../../../.." + outside, "../../../../../../../.." + outside} {
+		p := newPod(t, "pwd")
+		if err := os.Symlink(link, filepath.Join(p.request.Root.Dir, "srv")); err != nil {
+			t.Fatal(err)
+		}
+		p.request.Spec.Process.Cwd = "/srv/app"
+		if out, stderr, code := p.run(); code != 125 && !(code == 0 && strings.HasSuffix(strings.TrimSpace(out), "/app")) {
+			t.Errorf("%s: exit status %d, %q %q", link, code, out, stderr)
+		}
+		if names, _ := os.ReadDir(outside); len(names) > 0 {
+			t.Errorf("made on the host: %v", names)
+		}
+	}
+}
+
 // What hides files of /proc must be the null device itself, whatever the
 // image has in /dev.
 func TestCVE_2025_31133_MaskIsTheNullDevice(t *testing.T) {
