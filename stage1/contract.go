@@ -4,7 +4,7 @@ package stage1
 
 // SupervisorVersion is raised whenever an older gantry-stage1 would misread a
 // contract.
-const SupervisorVersion = 2
+const SupervisorVersion = 3
 
 // Log drivers.
 const (
@@ -55,6 +55,7 @@ type Contract struct {
 	Phase       string   `json:"phase,omitempty"` // where below Pods the pod directory is
 	Cgroups     []string `json:"cgroups,omitempty"`
 	CgroupV2    bool     `json:"cgroupV2,omitempty"`
+	Orphans     bool     `json:"orphans,omitempty"` // the app has neither a group nor a pid namespace: the kernel gives us what it leaves
 	NameLink    string   `json:"nameLink,omitempty"`
 	PidFile     string   `json:"pidFile,omitempty"`
 	Remove      bool     `json:"remove,omitempty"`

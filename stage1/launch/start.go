@@ -44,6 +44,11 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 		return nil, err
 	}
 	b.stdio = io.child
+	if r.leavesOrphans(group) {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return nil, fmt.Errorf("become the reaper of what the app leaves: %w", err)
+		}
+	}
 	if s.signals.interrupted() || ctx.Err() != nil {
 		return nil, errors.Join(context.Cause(ctx), ErrInterrupted)
 	}
@@ -179,6 +184,12 @@ func recordRuntime(r *Request, cgroups []string) error {
 	})
 }
 
+// leavesOrphans tells whether what the app leaves would be nobody's: it has no
+// pid namespace, with which it would end, and no group to be killed by.
+func (r *Request) leavesOrphans(group *cgroups.Group) bool {
+	return !r.Outlive && !owns(r.Spec, specs.PIDNamespace) && len(group.Dirs()) == 0
+}
+
 // describe records the process and fills the supervisor's contract.
 func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Group) error {
 	start, err := startTime(s.Pid)
@@ -201,7 +212,7 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		LogFile: s.inheritFile(io.logFile), LogDir: s.inheritFile(io.logDir), Journal: s.inheritFile(io.journal), Log: r.Log, Pidfd: s.inheritFile(s.Pidfd),
 	}
 	if group != nil {
-		s.contract.Cgroups = group.Dirs()
+		s.contract.Cgroups, s.contract.Orphans = group.Dirs(), r.leavesOrphans(group)
 	}
 	if r.PidFile != "" {
 		if err := WritePidFile(r.PidFile, s.Pid); err != nil {

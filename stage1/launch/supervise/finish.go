@@ -22,6 +22,7 @@ func (s *supervisor) finish() {
 	s.exit.OOM = s.oomKilled()
 	s.endProbe()
 	s.killCgroup()
+	s.killOrphans()
 	for _, st := range s.streams {
 		st.drain()
 	}

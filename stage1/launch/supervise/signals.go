@@ -11,14 +11,18 @@ import (
 const signalSize = 8 // of the kernel's sigset_t
 
 // openSignals blocks what is to be forwarded and opens a signalfd for it. The
-// mask is inherited from gantry, so that nothing was lost on the way.
-func openSignals() (int, error) {
+// mask is inherited from gantry, so that nothing was lost on the way. With
+// orphans the end of a child is a signal to read, too.
+func openSignals(orphans bool) (int, error) {
 	set := ^uint64(0)
 	for _, sig := range []unix.Signal{
 		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGSYS,
 		unix.SIGURG, unix.SIGCHLD, 32, 33, 34, // the runtime's own
 	} {
 		set &^= 1 << (sig - 1)
+	}
+	if orphans {
+		set |= 1 << (unix.SIGCHLD - 1)
 	}
 	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK,
 		uintptr(unsafe.Pointer(&set)), 0, signalSize, 0, 0); errno != 0 {
@@ -51,6 +55,8 @@ func (s *supervisor) readSignals() {
 // signal does what a signal to us means: almost always, the app gets it.
 func (s *supervisor) signal(sig unix.Signal) {
 	switch {
+	case sig == unix.SIGCHLD && s.Orphans:
+		s.reapOrphans()
 	case sig == unix.SIGWINCH && s.tty != nil:
 		s.tty.resize()
 	case sig == unix.SIGTSTP:

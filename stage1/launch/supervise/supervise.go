@@ -100,7 +100,7 @@ func (s *supervisor) read(fd int) error {
 }
 
 func (s *supervisor) setUp() error {
-	fd, err := openSignals()
+	fd, err := openSignals(s.Orphans)
 	if err != nil {
 		return errors.New("open signalfd: " + err.Error())
 	}
