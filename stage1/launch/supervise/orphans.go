@@ -39,14 +39,24 @@ func (s *supervisor) killOrphans() {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		for _, pid := range left {
-			for time.Now().Before(until) {
-				if gone, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); gone == pid || err == unix.ECHILD {
-					break
-				}
-				time.Sleep(time.Millisecond)
-			}
+			reapBy(pid, until)
 		}
 	}
+}
+
+// reapBy waits for the end of a child that was killed; not for one that the
+// kernel cannot end in time.
+func reapBy(pid int, until time.Time) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	ended := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for ended[0].Revents == 0 && time.Now().Before(until) {
+		_, _ = unix.Poll(ended, int(time.Until(until).Milliseconds())+1) // again after EINTR
+	}
+	_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 }
 
 // children are ours. The kernel gives orphans to the first thread.
