@@ -105,6 +105,9 @@ func (s *supervisor) setUp() error {
 		return errors.New("open signalfd: " + err.Error())
 	}
 	s.signals = fd
+	if s.Orphans {
+		s.reapOrphans() // nobody told of those that ended before
+	}
 	if s.Control >= 0 {
 		_ = unix.SetNonblock(s.Control, true)
 	}
