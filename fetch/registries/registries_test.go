@@ -3,6 +3,7 @@
 package registries
 
 import (
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -90,12 +91,17 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+// armoured is a text in PEM, whatever it is a certificate of.
+func armoured(text string) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(text)}))
+}
+
 // Each matter is that of the longest name that says something of it.
 func TestSettingsAreEachTheirOwn(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, mode os.FileMode) string {
 		name = filepath.Join(dir, name)
-		if err := os.WriteFile(name, []byte(filepath.Base(name)), mode); err != nil {
+		if err := os.WriteFile(name, []byte(armoured(filepath.Base(name))), mode); err != nil {
 			t.Fatal(err)
 		}
 		return name
@@ -109,10 +115,10 @@ func TestSettingsAreEachTheirOwn(t *testing.T) {
 	}
 	r.certs = nil
 	set, gives, err := r.Settings("a.lan", "web/x")
-	if err != nil || string(set.Authorities) != "ca\n" || string(set.Certificate) != "me" || !set.PlainHTTP || filepath.Base(gives) != "10.conf" {
+	if err != nil || string(set.Authorities) != armoured("ca")+"\n" || string(set.Certificate) != armoured("me") || !set.PlainHTTP || filepath.Base(gives) != "10.conf" {
 		t.Errorf("%+v, %s, %v", set, gives, err)
 	}
-	if set, _, err := r.Settings("a.lan", "db"); err != nil || set.Certificate != nil || string(set.Authorities) != "ca\n" {
+	if set, _, err := r.Settings("a.lan", "db"); err != nil || set.Certificate != nil || string(set.Authorities) != armoured("ca")+"\n" {
 		t.Errorf("%+v, %v", set, err)
 	}
 	if _, _, err := r.Settings("b.lan", "db"); err == nil || !strings.Contains(err.Error(), "30.conf: Authority= of b.lan: ") {
@@ -128,13 +134,13 @@ func TestCertificatesOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]os.FileMode{"ca.crt": 0o644, "client.cert": 0o644, "client.key": 0o600} {
-		if err := os.WriteFile(filepath.Join(at, name), []byte(name), mode); err != nil {
+		if err := os.WriteFile(filepath.Join(at, name), []byte(armoured(name)), mode); err != nil {
 			t.Fatal(err)
 		}
 	}
 	r := &Registries{certs: []string{filepath.Join(dir, "none"), dir}}
 	set, gives, err := r.Settings("registry.lan:5000", "a")
-	if err != nil || gives != "" || string(set.Authorities) != "ca.crt\n" || string(set.Certificate) != "client.cert" || string(set.Key) != "client.key" {
+	if err != nil || gives != "" || string(set.Authorities) != armoured("ca.crt")+"\n" || string(set.Certificate) != armoured("client.cert") || string(set.Key) != armoured("client.key") {
 		t.Errorf("%q %q %q %v", set.Authorities, set.Certificate, set.Key, err)
 	}
 	if set, _, err := r.Settings("registry.lan", "a"); err != nil || set.Authorities != nil {

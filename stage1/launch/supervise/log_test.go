@@ -85,7 +85,7 @@ func read(t *testing.T, dir string, most int) (string, int) {
 		var text strings.Builder
 		for line := range strings.Lines(string(b)) {
 			f := strings.SplitN(line, " ", 4)
-			if len(f) != 4 || f[1] != "stdout" || !strings.HasSuffix(line, "\n") {
+			if len(f) != 4 || f[1] != "stdout" && !strings.HasPrefix(f[3], "gantry: ") || !strings.HasSuffix(line, "\n") {
 				t.Fatalf("%s: %q is torn", name, line)
 			}
 			text.WriteString(strings.TrimSuffix(f[3], "\n"))
@@ -99,8 +99,8 @@ func read(t *testing.T, dir string, most int) (string, int) {
 }
 
 // A line that a full disk tore is taken away again, so that the next one is a
-// line of its own.
-func TestTornLine(t *testing.T) {
+// line of its own; and what is missing is told when there is room again.
+func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	l := rotating(t, dir, 0, 0)
 	st := &stream{name: "stdout"}
@@ -118,7 +118,9 @@ func TestTornLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.record(st, []byte("fourth\n"))
-	if got, _ := read(t, dir, 1<<20); got != "first\nsecond\nfourth\n" && got != "first\nfourth\n" {
+	const missing = "gantry: the disk had no room for "
+	got, _ := read(t, dir, 1<<20)
+	if got != "first\nsecond\n"+missing+"1 lines\nfourth\n" && got != "first\n"+missing+"2 lines\nfourth\n" {
 		t.Errorf("%q", got)
 	}
 }

@@ -27,6 +27,7 @@ type logFile struct {
 	size, max int64 // max 0: one file without bound
 	keep      int   // files, the current one among them
 	out       []byte
+	lost      int // lines that found no room, which nobody was told of yet
 }
 
 func openLogFile(c *stage1.Contract) *logFile {
@@ -39,9 +40,10 @@ func openLogFile(c *stage1.Contract) *logFile {
 }
 
 // record writes a line for each of the stream's. What has no newline yet is
-// written at once and tagged partial, so nothing is ever held back or lost.
+// written at once and tagged partial, so nothing is ever held back.
 func (l *logFile) record(st *stream, b []byte) {
-	stamp := time.Now().UTC().AppendFormat(make([]byte, 0, 40), "2006-01-02T15:04:05.000000000Z07:00")
+	stamp := now()
+	l.admit(stamp)
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
 		l.room(len(stamp) + len(st.name) + len(line) + 5)
@@ -61,7 +63,12 @@ func (l *logFile) record(st *stream, b []byte) {
 	l.flush()
 }
 
-func (l *logFile) last(*stream) {}
+func (l *logFile) last(*stream) { l.admit(now()) }
+
+// now is the time as CRI's logs have it.
+func now() []byte {
+	return time.Now().UTC().AppendFormat(make([]byte, 0, 40), "2006-01-02T15:04:05.000000000Z07:00")
+}
 
 // room makes it for a line: where it does not fit into the file any more, the
 // next begins.
@@ -73,25 +80,43 @@ func (l *logFile) room(line int) {
 	l.rotate()
 }
 
+// flush writes what is collected. A full disk loses lines, it does not stop the
+// app; the one that was torn goes too.
 func (l *logFile) flush() {
-	done := 0
-	for done < len(l.out) {
-		n, err := unix.Write(l.fd, l.out[done:])
+	done := l.write(l.out)
+	l.lost += bytes.Count(l.out[done:], []byte{'\n'})
+	l.out = l.out[:0]
+}
+
+// write appends whole lines, as many as there is room for, and tells how many
+// bytes they are.
+func (l *logFile) write(b []byte) (done int) {
+	for done < len(b) {
+		n, err := unix.Write(l.fd, b[done:])
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			// A full disk loses lines, it does not stop the app; the one that
-			// was torn goes too.
-			whole := done - len(l.out[:done][bytes.LastIndexByte(l.out[:done], '\n')+1:])
-			_ = unix.Ftruncate(l.fd, l.size+int64(whole))
-			done = whole
+			done = bytes.LastIndexByte(b[:done], '\n') + 1
+			_ = unix.Ftruncate(l.fd, l.size+int64(done))
 			break
 		}
 		done += n
 	}
 	l.size += int64(done)
-	l.out = l.out[:0]
+	return done
+}
+
+// admit says how many lines are missing here, when there is room again.
+func (l *logFile) admit(stamp []byte) {
+	if l.lost == 0 {
+		return
+	}
+	notice := append(append([]byte(nil), stamp...), " stderr F gantry: the disk had no room for "+itoa(l.lost)+" lines\n"...)
+	l.room(len(notice))
+	if l.write(notice) > 0 {
+		l.lost = 0
+	}
 }
 
 // rotate begins a new file. The old ones move up by a number, and the one
