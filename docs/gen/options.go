@@ -67,7 +67,7 @@ func differences() map[string]string {
 		"log-driver":         "passthrough is the default in the foreground, file with -d; k8s-file is file, json-file is refused",
 		"health-on-failure":  "none, kill or stop; restart is refused: it is the init system's",
 		"health-interval":    "from 100ms; nothing runs between two probes",
-		"log-opt":            "path, max-size, max-file (2 unless given), tag; max-size rotates and loses no line",
+		"log-opt":            "path, max-size, max-file (2 unless given), tag; max-size rotates and loses no line; what a full disk has no room for is counted in the log",
 		"init":               "gantry-init itself stays as process 1",
 		"timeout":            "SIGKILL at its end, and the status says so: 137",
 		"no-hosts":           "excludes --add-host",

@@ -5,7 +5,6 @@ package cli
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -92,7 +91,8 @@ func (a *app) fill(format string, v any) error {
 	for _, one := range all {
 		line, err := t.of(one)
 		if err != nil {
-			return errors.Join(flush(), wrongField(format, one, err))
+			_ = flush() // what came before is right
+			return wrongField(format, one, err)
 		}
 		fmt.Fprintln(out, printable(line))
 	}
