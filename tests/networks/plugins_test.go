@@ -96,7 +96,9 @@ func TestChains(t *testing.T) {
 					m.write("etc/net.d/lan.conflist", list(r.version, strings.Replace(c.plugins, `"ipam":{`, `"x":{"subnet":"10.93.0.0/24"},"ipam":{`, 1)))
 				}
 				before := m.inventory()
-				m.has(m.must("gantry run --rm --net "+network+" $OCI:box ip address show dev eth0"), c.sees)
+				ran := m.must("gantry run --rm --net " + network + " $OCI:box ip address show dev eth0")
+				m.has(ran, c.sees)
+				t.Log(ran) // what a plugin said, where something is left
 				m.says(m.inventory(), before)
 
 				uuid := m.must("gantry run -d --net " + network + " $OCI:box sleep 1000")
