@@ -60,6 +60,6 @@ func crowdName(i int) string { return fmt.Sprintf("crowd%d", i) }
 func (b *bench) disperse() {
 	for i := range b.many {
 		// Those that were not started are not there.
-		_ = b.quiet("rm", "--force", crowdName(i))
+		_ = b.quiet("rm", "--force", "--time", "0", crowdName(i))
 	}
 }
