@@ -11,14 +11,18 @@ package catch
 
 import (
 	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// pipe is the write end, for the handler. There is one in a process.
-var pipe uintptr //nolint:unused // by the handler, in assembly
+// What the handler reads. There is one collection in a process.
+var (
+	pipe            uintptr //nolint:unused // the write end
+	process, thread uintptr //nolint:unused // of Forward; no thread: into the pipe
+)
 
 // Defined in assembly. handler is called by the kernel on the signal stack
 // that the runtime gives each thread; restorer is what it returns to.
@@ -109,6 +113,13 @@ func (s *Signals) Drain() []syscall.Signal {
 	}
 }
 
+// Forward sends the signals that come from here on to the calling thread, which
+// has them blocked, so that they stay pending there.
+func (s *Signals) Forward() {
+	process = uintptr(unix.Getpid())
+	atomic.StoreUintptr(&thread, uintptr(unix.Gettid()))
+}
+
 // Stop gives the signals back. What was not drained is lost.
 func (s *Signals) Stop() {
 	for i := range s.before {
@@ -117,5 +128,6 @@ func (s *Signals) Stop() {
 		}
 	}
 	s.caught = 0
+	atomic.StoreUintptr(&thread, 0)
 	_, _ = unix.Close(s.read), unix.Close(s.write)
 }

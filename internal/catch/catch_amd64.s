@@ -3,8 +3,18 @@
 #include "textflag.h"
 
 // The kernel calls it as a C function, with the signal in DI. It may change
-// any register: those of the interrupted code are restored on the way back.
+// any register: those of the interrupted code are restored on the way back. The
+// thread may be one that has no signal stack and no g yet.
 TEXT handler<>(SB), NOSPLIT|NOFRAME, $0
+	MOVQ ·thread(SB), SI
+	TESTQ SI, SI
+	JZ collect
+	MOVQ DI, DX
+	MOVQ ·process(SB), DI
+	MOVQ $234, AX // tgkill
+	SYSCALL
+	RET
+collect:
 	SUBQ $24, SP
 	MOVQ DI, 8(SP)
 	MOVQ ·pipe(SB), DI

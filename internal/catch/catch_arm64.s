@@ -4,8 +4,17 @@
 
 // The kernel calls it as a C function, with the signal in R0. It may change
 // any register but R30, where it returns to: those of the interrupted code are
-// restored on the way back.
+// restored on the way back. The thread may be one that has no signal stack and
+// no g yet.
 TEXT handler<>(SB), NOSPLIT|NOFRAME, $0
+	MOVD ·thread(SB), R1
+	CBZ R1, collect
+	MOVD R0, R2
+	MOVD ·process(SB), R0
+	MOVD $131, R8 // tgkill
+	SVC
+	RET
+collect:
 	SUB $16, RSP
 	MOVB R0, 8(RSP)
 	MOVD ·pipe(SB), R0

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,6 +108,66 @@ func deep(n int) []byte {
 		b[0] = deep(n - 1)[0]
 	}
 	return b
+}
+
+// Guards: a signal that another thread gets is pending on the one that asked,
+// also while threads are being born.
+func TestForwardKeepsEverythingPending(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	sig := syscall.Signal(42)
+	s, err := Start(set(sig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocked := unix.Sigset_t{Val: [16]uint64{uint64(set(sig))}}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &blocked, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		s.Stop() // first: what is left would be passed on in circles
+		_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &blocked, nil)
+	}()
+	s.Forward()
+
+	stop := make(chan struct{})
+	var born sync.WaitGroup
+	born.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			done := make(chan struct{})
+			go func() { // its thread ends with it
+				runtime.LockOSThread()
+				close(done)
+			}()
+			<-done
+		}
+	})
+	const n = 2000
+	for range n / 50 {
+		for range 50 { // fewer than may be queued
+			if err := unix.Kill(os.Getpid(), sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wait := unix.Timespec{Sec: 5}
+		for i := range 50 {
+			got, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&blocked)),
+				0, uintptr(unsafe.Pointer(&wait)), maskSize, 0, 0)
+			if errno != 0 || syscall.Signal(got) != sig {
+				t.Fatalf("after %d of 50: signal %d: %v", i, got, errno)
+			}
+		}
+	}
+	close(stop)
+	born.Wait()
+	if came := s.Drain(); len(came) > 0 {
+		t.Errorf("%v went into the pipe", came)
+	}
 }
 
 func TestStopGivesSignalsBack(t *testing.T) {

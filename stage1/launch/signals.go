@@ -81,35 +81,23 @@ func (s *signals) giveBack() { s.Stop() }
 // here on it is kept from that: docs/adr tells why and what was tried.
 func (s *signals) pend() error {
 	// SIGURG too: the runtime interrupts its threads with it.
-	before := threads()
 	if err := setMask(unix.SIG_BLOCK, forwarded()|urgent); err != nil {
 		return err
 	}
+	// Threads that are born between this and the freezing have them unblocked,
+	// and must be let be: a signal of the runtime's own would find them without
+	// the mask that protects their beginning. What they get, they pass on.
+	s.Forward()
 	// Where we may not load a filter a signal of this one moment may end the
-	// pod; that is no reason to end it for certain.
+	// pod; that is no reason to end it for certain. It waits for the handlers
+	// that had begun before.
 	_ = freezeMasks()
-	// Once more for threads that were born between the first time and the
-	// freezing. Each time stops the world and wakes every thread.
-	if after := threads(); after != before || after == 0 {
-		if err := setMask(unix.SIG_BLOCK, forwarded()|urgent); err != nil {
-			return err
-		}
-	}
 	for _, sig := range s.drain() {
 		if err := unix.Tgkill(os.Getpid(), unix.Gettid(), sig); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// threads is how many threads this process has, or 0 if that cannot be told.
-func threads() uint64 {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/task", &st); err != nil || st.Nlink < 3 { //nolint:forbidigo // our own
-		return 0
-	}
-	return uint64(st.Nlink) - 2 //nolint:unconvert // 32 bits on arm64
 }
 
 // freezeMasks loads a filter on all threads that answers
