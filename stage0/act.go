@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -274,7 +275,7 @@ func (e Env) removePod(ctx context.Context, p *pod.Pod, o RemoveOptions) error {
 	}
 	if state == pod.Running && !ending(p) {
 		if !o.Force {
-			return &hint{fmt.Errorf("pod %s is running", pod.Short(p.UUID)), "stop it first, or use --force"}
+			return hint.With(fmt.Errorf("pod %s is running", pod.Short(p.UUID)), "stop it first, or use --force")
 		}
 		if err := e.stopPod(ctx, p, o.StopOptions); err != nil {
 			return err
@@ -326,12 +327,3 @@ func lockSoon(ctx context.Context, p *pod.Pod) error {
 	}
 	return err
 }
-
-// hint is an error that knows what to do next.
-type hint struct {
-	error
-	hint string
-}
-
-func (h *hint) Hint() string  { return h.hint }
-func (h *hint) Unwrap() error { return h.error }

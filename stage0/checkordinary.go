@@ -3,11 +3,11 @@
 package stage0
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/userns"
 )
 
@@ -43,10 +43,7 @@ func checkOrdinary(c CheckItem) CheckItem {
 	}
 	if err != nil {
 		c.Have += ": " + err.Error()
-		var h interface{ Hint() string }
-		if errors.As(err, &h) {
-			c.Mend = h.Hint()
-		}
+		c.Mend = hint.Of(err)
 		return c
 	}
 	n := uint64(0)
@@ -88,10 +85,7 @@ func checkPastaThere(Env) CheckItem {
 	c.Have = path
 	if err != nil {
 		c.State, c.Have, c.Means = no, err.Error(), "pods are on --net=none or --net=host"
-		var h interface{ Hint() string }
-		if errors.As(err, &h) {
-			c.Mend = h.Hint()
-		}
+		c.Mend = hint.Of(err)
 	}
 	return c
 }

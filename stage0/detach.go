@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
@@ -27,7 +28,7 @@ const (
 
 func runDetached(ctx context.Context, e Env, ref string, o RunOptions) (string, error) {
 	if o.Preserve > 0 {
-		return "", &hint{errors.New("--preserve-fds and --detach contradict each other: the descriptors are this process's"), "run it in the foreground"}
+		return "", hint.With(errors.New("--preserve-fds and --detach contradict each other: the descriptors are this process's"), "run it in the foreground")
 	}
 	if o.LogDriver == "" {
 		o.LogDriver = stage1.LogToFile
@@ -181,10 +182,7 @@ func (r *readiness) warn(s string) { _ = r.send(outcome{Warning: s}) }
 // fail passes an error on with all that a command line prints of it.
 func (r *readiness) fail(err error) {
 	o := outcome{Error: err.Error()}
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) {
-		o.Hint = hinted.Hint()
-	}
+	o.Hint = hint.Of(err)
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
 		o.Code = coded.ExitCode()

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
 
@@ -102,7 +103,7 @@ func oursAlone(flag, dir string) error {
 		if st.Uid == unknownID {
 			owner = "somebody else"
 		}
-		return &hint{fmt.Errorf("%s %s: it belongs to %s", flag, dir, owner), "'gantry config' without that flag or variable shows the directories of this user"}
+		return hint.With(fmt.Errorf("%s %s: it belongs to %s", flag, dir, owner), "'gantry config' without that flag or variable shows the directories of this user")
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
@@ -80,7 +81,7 @@ func CheckHealth(ctx context.Context, e Env, id string) (Health, error) {
 	}
 	c := r.launch.Health
 	if c == nil {
-		return Health{}, &hint{fmt.Errorf("pod %s has no health check", pod.Short(p.UUID)), "give one to run: --health-cmd"}
+		return Health{}, hint.With(fmt.Errorf("pod %s has no health check", pod.Short(p.UUID)), "give one to run: --health-cmd")
 	}
 	app, err := os.OpenRoot(path.Join(p.Path(), stage1.AppsDir, appName))
 	if err != nil {

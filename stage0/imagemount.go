@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // ImageMount is an image attached to a directory of the host.
@@ -93,7 +94,7 @@ func (e Env) treeMount(ctx context.Context, ref string, o AdmitOptions) (*os.Fil
 	defer trees.Close()
 	m, err := trees.Mount(v.Tree)
 	if errors.Is(err, tree.ErrNoErofs) {
-		return nil, &hint{err, fmt.Sprintf("'gantry image extract %s DIR' writes the files instead", ref)}
+		return nil, hint.With(err, fmt.Sprintf("'gantry image extract %s DIR' writes the files instead", ref))
 	}
 	if err != nil {
 		return nil, err
@@ -138,14 +139,14 @@ func UnmountImage(e Env, dir string) error {
 		}
 		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EBUSY) {
-			return &hint{fmt.Errorf("unmount %s: %w", dir, err), "a process works in it, or has a file of it open: 'fuser -vm " + dir + "' names them"}
+			return hint.With(fmt.Errorf("unmount %s: %w", dir, err), "a process works in it, or has a file of it open: 'fuser -vm "+dir+"' names them")
 		}
 		if err != nil {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 		return nil
 	}
-	return &hint{fmt.Errorf("unmount %s: no image of this store is mounted there", dir), "'gantry image mount' lists what is mounted"}
+	return hint.With(fmt.Errorf("unmount %s: no image of this store is mounted there", dir), "'gantry image mount' lists what is mounted")
 }
 
 // ListImageMounts finds the mounts of trees of this store in this mount

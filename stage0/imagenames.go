@@ -12,6 +12,7 @@ import (
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/signature"
 )
 
@@ -61,9 +62,9 @@ func newName(s string) (image.Reference, error) {
 	case err != nil:
 		return ref, err
 	case ref.Transport != image.Registry:
-		return ref, &hint{fmt.Errorf("tag %s: it names a place, not an image", s), "an image is called as on a registry: registry.example.com/acme/web:1"}
+		return ref, hint.With(fmt.Errorf("tag %s: it names a place, not an image", s), "an image is called as on a registry: registry.example.com/acme/web:1")
 	case ref.Digest != "":
-		return ref, &hint{fmt.Errorf("tag %s: a digest cannot be given", s), "leave out what follows the @"}
+		return ref, hint.With(fmt.Errorf("tag %s: a digest cannot be given", s), "leave out what follows the @")
 	}
 	return ref, nil
 }
@@ -74,7 +75,7 @@ func (l *library) tag(img store.Image, r signature.Receipt, to image.Reference, 
 	r.Verdict, r.PolicyHash, r.Insecure = l.policy.Judge(r.Subject(), r.Signatures), l.policy.Hash(), false
 	if err := r.Verdict.Err(); err != nil {
 		if !o.Insecure {
-			return &hint{err, fmt.Sprintf("a name is judged by its own rule, with the signatures kept of the old one; 'gantry fetch %s --as %s' looks at all there are", familiar(from), to.Familiar())}
+			return hint.With(err, fmt.Sprintf("a name is judged by its own rule, with the signatures kept of the old one; 'gantry fetch %s --as %s' looks at all there are", familiar(from), to.Familiar()))
 		}
 		if o.Warn != nil {
 			o.Warn("naming it " + to.Familiar() + " without trusting it as that, as --insecure-options=image asks: " + string(r.Verdict.Reason))

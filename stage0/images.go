@@ -17,6 +17,7 @@ import (
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/signature"
 	"github.com/gantryrun/gantry/stage0/pod"
 )
@@ -361,7 +362,7 @@ func (l *library) untag(name string, pins map[digest.Digest][]string, force bool
 	}
 	if err := l.store.Untag(ref); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
-			return &hint{fmt.Errorf("image %s: %w", ref.Familiar(), store.ErrNotFound), "'gantry image ls' lists what is"}
+			return hint.With(fmt.Errorf("image %s: %w", ref.Familiar(), store.ErrNotFound), "'gantry image ls' lists what is")
 		}
 		return fmt.Errorf("remove %s: %w", ref.Familiar(), err)
 	}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/pod"
 )
 
@@ -50,7 +51,7 @@ type uint8ish uint16
 // of their own, with compression and hashes, which journalctl reads.
 func journalLogs(ctx context.Context, p *pod.Pod, pr *printer) error {
 	if _, err := exec.LookPath("journalctl"); err != nil {
-		return &hint{fmt.Errorf("the log of pod %s is in the journal, and journalctl is not installed", pod.Short(p.UUID)), "install systemd, or read the journal where it is"}
+		return hint.With(fmt.Errorf("the log of pod %s is in the journal, and journalctl is not installed", pod.Short(p.UUID)), "install systemd, or read the journal where it is")
 	}
 	args := []string{"--output=json", "--all", "--no-pager", "--quiet", "GANTRY_POD=" + p.UUID}
 	if !pr.o.Since.IsZero() {

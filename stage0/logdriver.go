@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
@@ -55,7 +56,7 @@ func (o *RunOptions) logOptions() error {
 			return fmt.Errorf("--log-opt %q: use path, max-size, max-file or tag", opt)
 		}
 		if o.LogDriver != want {
-			return &hint{fmt.Errorf("--log-opt %q: it is for --log-driver=%s", opt, want), "add --log-driver=" + want}
+			return hint.With(fmt.Errorf("--log-opt %q: it is for --log-driver=%s", opt, want), "add --log-driver="+want)
 		}
 		if err := set(value); err != nil {
 			return fmt.Errorf("--log-opt %q: %w", opt, err)
@@ -76,7 +77,7 @@ func checkLog(driver string) error {
 		return nil
 	case stage1.LogJournal:
 		if _, err := os.Stat(stage1.JournalSocket); err != nil {
-			return &hint{fmt.Errorf("--log-driver journald: no journal listens here: %w", err), "use --log-driver=file"}
+			return hint.With(fmt.Errorf("--log-driver journald: no journal listens here: %w", err), "use --log-driver=file")
 		}
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -87,7 +88,7 @@ func logs(ctx context.Context, e Env, id string, o LogOptions, out, errw io.Writ
 	case stage1.LogJournal:
 		return journalLogs(ctx, p, pr)
 	default:
-		return &hint{fmt.Errorf("pod %s keeps no log: its log driver is %s", pod.Short(p.UUID), l.LogDriver), "run it with --log-driver=file, or look where its output went (a unit's is in the journal)"}
+		return hint.With(fmt.Errorf("pod %s keeps no log: its log driver is %s", pod.Short(p.UUID), l.LogDriver), "run it with --log-driver=file, or look where its output went (a unit's is in the journal)")
 	}
 	chain, err := openChain(p, l.Log.Path)
 	if errors.Is(err, fs.ErrNotExist) && !o.Follow {

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/internal/undo"
 	netspec "github.com/gantryrun/gantry/netns/network"
 	"github.com/gantryrun/gantry/stage0/network"
@@ -52,7 +53,7 @@ func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, dir string) (*os.Fi
 	proc, err := running(p)
 	if err != nil {
 		if errors.Is(err, ErrNotRunning) {
-			err = &hint{err, "start it first: only a running pod has a network"}
+			err = hint.With(err, "start it first: only a running pod has a network")
 		}
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, dir string) (*os.Fi
 	if ours, err := network.Ours(ns); err != nil || ours {
 		_ = ns.Close()
 		if err == nil {
-			err = &hint{fmt.Errorf("pod %s is on the host's network", pod.Short(p.UUID)), "use --net=host"}
+			err = hint.With(fmt.Errorf("pod %s is on the host's network", pod.Short(p.UUID)), "use --net=host")
 		}
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
 )
@@ -58,7 +59,7 @@ type NetworkSettings = network.Settings
 // is.
 func CreateNetwork(e Env, name string, s NetworkSettings, ignore bool) error {
 	if e.Rootless {
-		return &hint{fmt.Errorf("network %s: bridges take the host's root", name), "an ordinary user's pod is on --net=pasta (the default), none or host"}
+		return hint.With(fmt.Errorf("network %s: bridges take the host's root", name), "an ordinary user's pod is on --net=pasta (the default), none or host")
 	}
 	err := e.networks().Create(name, s)
 	var exists *network.Exists

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	netspec "github.com/gantryrun/gantry/netns/network"
 	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch"
@@ -33,11 +34,11 @@ const pastaTime = 10 * time.Second
 func findPasta() (string, error) {
 	path, err := exec.LookPath(pastaName)
 	if err != nil {
-		return "", &hint{errors.New("pasta is not installed, which an ordinary user's network takes"), "install the package passt, or use --net=none or --net=host"}
+		return "", hint.With(errors.New("pasta is not installed, which an ordinary user's network takes"), "install the package passt, or use --net=none or --net=host")
 	}
 	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 	if err != nil {
-		return "", &hint{fmt.Errorf("an ordinary user's network takes /dev/net/tun: %w", err), "'chmod 666 /dev/net/tun' as root lets every user have interfaces of their own, as udev does; or use --net=none or --net=host"}
+		return "", hint.With(fmt.Errorf("an ordinary user's network takes /dev/net/tun: %w", err), "'chmod 666 /dev/net/tun' as root lets every user have interfaces of their own, as udev does; or use --net=none or --net=host")
 	}
 	return path, tun.Close()
 }
@@ -57,7 +58,7 @@ func (e Env) pastaNetwork() (Network, error) {
 func (e Env) inspectPasta(names []string) ([]Network, error) {
 	for _, name := range names {
 		if name != netspec.DefaultName && name != pastaName {
-			return nil, &hint{fmt.Errorf("network %s: there is none", name), "an ordinary user's pod is on --net=pasta (the default), none or host"}
+			return nil, hint.With(fmt.Errorf("network %s: there is none", name), "an ordinary user's pod is on --net=pasta (the default), none or host")
 		}
 	}
 	n, err := e.pastaNetwork()
@@ -70,14 +71,14 @@ func checkPasta(c netspec.Choice, ports []netspec.Port) error {
 		plain := netspec.Join{Network: j.Network, Interface: j.Interface}
 		switch {
 		case j.Network != netspec.DefaultName && j.Network != pastaName, len(c.Joins) > 1:
-			return &hint{fmt.Errorf("--net: network %s: bridges take the host's root", j.Network), "an ordinary user's pod is on --net=pasta (the default), none or host"}
+			return hint.With(fmt.Errorf("--net: network %s: bridges take the host's root", j.Network), "an ordinary user's pod is on --net=pasta (the default), none or host")
 		case fmt.Sprint(j) != fmt.Sprint(plain):
-			return &hint{errors.New("--net: addresses and names on a network are not an ordinary user's to choose"), "pasta gives the pod the address of the host"}
+			return hint.With(errors.New("--net: addresses and names on a network are not an ordinary user's to choose"), "pasta gives the pod the address of the host")
 		}
 	}
 	for _, p := range ports {
 		if p.HostPort == 0 {
-			return &hint{fmt.Errorf("--publish %s: pasta takes no port of the kernel's choice", p), "name the host's port: --publish HOSTPORT:" + strconv.Itoa(int(p.Container))}
+			return hint.With(fmt.Errorf("--publish %s: pasta takes no port of the kernel's choice", p), "name the host's port: --publish HOSTPORT:"+strconv.Itoa(int(p.Container)))
 		}
 	}
 	_, err := findPasta()

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/gantryrun/gantry/internal/conf"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/userns"
 )
@@ -148,7 +149,7 @@ func accountName(uid int) string {
 func userDirs(uid int) (dir, runDir, configPath string, err error) {
 	home := os.Getenv("HOME")
 	if !filepath.IsAbs(home) {
-		return "", "", "", &hint{errors.New("HOME is not set: there is no place for images and pods"), "set it, or give --dir, --run-dir and --config-path"}
+		return "", "", "", hint.With(errors.New("HOME is not set: there is no place for images and pods"), "set it, or give --dir, --run-dir and --config-path")
 	}
 	base := func(name, otherwise string) string {
 		if d := os.Getenv(name); filepath.IsAbs(d) {
@@ -171,10 +172,10 @@ func checkRunDir(runDir string) error {
 	if _, err := os.Stat(parent); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return &hint{
+	return hint.With(
 		fmt.Errorf("there is no %s: what a reboot forgets has no place", parent),
 		"log in through PAM or 'loginctl enable-linger', which make XDG_RUNTIME_DIR, or give --run-dir",
-	}
+	)
 }
 
 // environ is what the user's environment was.

@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -82,10 +83,10 @@ func (e Env) keepIDs(p *pod.Pod, lease string) error {
 			return nil
 		}
 		if n := userns.Both(e.sweepIDs(), []userns.Range{r}); n != nil {
-			return &hint{
+			return hint.With(
 				fmt.Errorf("pod %s: its ids from %d on are another pod's by now", pod.Short(p.UUID), r.Start),
 				"remove it and prepare it again",
-			}
+			)
 		}
 		return os.Symlink(p.UUID, e.idLink(lease))
 	})
@@ -167,10 +168,10 @@ func (e Env) sweepIDs() []userns.Range {
 }
 
 func noIDs(size uint32, taken int, whose string) error {
-	return &hint{
+	return hint.With(
 		fmt.Errorf("no range of %d ids is left: %d pods have one of %s", size, taken, whose),
-		"stop some of them, ask for fewer ids with --userns=auto:size=N, or give more to the user gantry in " + subUIDFile + " and " + subGIDFile,
-	}
+		"stop some of them, ask for fewer ids with --userns=auto:size=N, or give more to the user gantry in "+subUIDFile+" and "+subGIDFile,
+	)
 }
 
 // idPool is where ranges come from, sorted, and whose they are: those that
@@ -192,10 +193,10 @@ func idPool() ([]userns.Range, string, error) {
 		}
 		both := userns.Both(u, g)
 		if len(both) == 0 {
-			return nil, "", &hint{
+			return nil, "", hint.With(
 				fmt.Errorf("%s and %s have no id in common for %s", subUIDFile, subGIDFile, owner),
 				"give it the same range in both: a pod's users and groups have the same numbers",
-			}
+			)
 		}
 		return both, "the user " + owner, nil
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage0/volume"
 )
@@ -267,15 +268,9 @@ func volumeFilters(filter []string) ([]func(Volume) bool, error) {
 	return out, nil
 }
 
-// missingVolume says what to do about a name that is none.
-type missingVolume struct{ error }
-
-func (m *missingVolume) Hint() string  { return "'gantry volume ls' lists the volumes" }
-func (m *missingVolume) Unwrap() error { return m.error }
-
 func noVolume(err error) error {
 	if errors.Is(err, volume.ErrNotFound) {
-		return &missingVolume{err}
+		return hint.With(err, "'gantry volume ls' lists the volumes")
 	}
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // Hardware is what a user asks of the host's devices.
@@ -62,10 +64,10 @@ func parseDevice(s string) (device, error) {
 		d.dest, rest = rest[0], nil
 	}
 	if len(rest) > 0 || !path.IsAbs(d.source) || !path.IsAbs(d.dest) || path.Clean(d.dest) == "/" || clean("", s) != nil {
-		return d, &hinted{
+		return d, hint.With(
 			fmt.Errorf("--device %q: write HOST[:PATH][:rwm], or VENDOR/CLASS=NAME", s),
 			"as in /dev/fuse, /dev/sda:/dev/xvda:r or nvidia.com/gpu=all",
-		}
+		)
 	}
 	d.source, d.dest = path.Clean(d.source), path.Clean(d.dest)
 	return d, nil

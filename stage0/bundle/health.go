@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // HealthOptions are what a user asks of health checks. What is not given is
@@ -79,7 +81,7 @@ func (b *builder) health() error {
 	case "none", "kill", "stop":
 		h.OnFailure = o.HealthOnFailure
 	case "restart":
-		return &hinted{fmt.Errorf("--health-on-failure restart is not supported: restarting is the init system's"), "use kill, and write Restart= into a unit"}
+		return hint.With(fmt.Errorf("--health-on-failure restart is not supported: restarting is the init system's"), "use kill, and write Restart= into a unit")
 	default:
 		return fmt.Errorf("--health-on-failure %q: use none, kill or stop", o.HealthOnFailure)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // limits sets the resource limits asked for, and no other: what the caller
@@ -30,10 +32,10 @@ func (b *builder) limits() error {
 		seen[l.Type] = true
 		i := slices.IndexFunc(b.Host.Limits, func(h specs.POSIXRlimit) bool { return h.Type == l.Type })
 		if i >= 0 && l.Hard > b.Host.Limits[i].Hard && !b.Host.CanRaise {
-			return &hinted{
+			return hint.With(
 				fmt.Errorf("--ulimit %q: the hard limit here is %s, and only CAP_SYS_RESOURCE may raise it", u, limitText(b.Host.Limits[i].Hard)),
 				"ask for less, or raise it where gantry is started (LimitNOFILE= and its kin in a unit)",
-			}
+			)
 		}
 		b.r.Spec.Process.Rlimits = append(b.r.Spec.Process.Rlimits, l)
 	}

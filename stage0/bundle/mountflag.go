@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // mountFlag is --mount taken apart.
@@ -152,7 +154,7 @@ func (f *mountFlag) set(field string) error {
 			return fmt.Errorf("relabel=%q: use shared or private", value)
 		}
 	case "volume-opt", "volume-label", "volume-driver":
-		return &hinted{fmt.Errorf("%s is not supported here", key), "'gantry volume create' makes a volume with options and labels"}
+		return hint.With(fmt.Errorf("%s is not supported here", key), "'gantry volume create' makes a volume with options and labels")
 	default:
 		return f.toggle(key, value, has)
 	}

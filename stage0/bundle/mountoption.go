@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // bindWords is what the options of a bind mount come to.
@@ -68,7 +70,7 @@ func (b *builder) bindOptions(options []string) (bindWords, error) {
 		return o, err
 	}
 	if n, err := ParseUserns(b.Options); idmap == "idmap" && (err != nil || n.Host()) {
-		return o, &hinted{fmt.Errorf("option idmap: the pod has no user namespace whose ids it could show"), "write the ids, as in idmap=uids=0-1000-1;gids=0-1000-1, or give it one with --userns"}
+		return o, hint.With(fmt.Errorf("option idmap: the pod has no user namespace whose ids it could show"), "write the ids, as in idmap=uids=0-1000-1;gids=0-1000-1, or give it one with --userns")
 	}
 	if o.chown {
 		return o, fmt.Errorf("options U and idmap contradict each other: one changes the owners, the other leaves them")

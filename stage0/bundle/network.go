@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/netns/network"
 )
 
@@ -45,10 +46,10 @@ func (b *builder) ports(choice network.Choice) error {
 		return nil
 	}
 	if choice.Kind != network.Named {
-		return &hinted{
+		return hint.With(
 			fmt.Errorf("--publish contradicts --net=%s: it publishes ports of a pod that is on a network of its own", o.Net[0]),
 			"leave out --net for the default network; with --net=host the app's ports are the host's already",
-		}
+		)
 	}
 	var exposed []string
 	if o.PublishAll {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // Node is a device node of the host.
@@ -30,10 +32,10 @@ func (b *builder) cgroupParent() error {
 	case p == "":
 		return nil
 	case strings.HasSuffix(path.Clean(p), ".slice"):
-		return &hinted{
+		return hint.With(
 			fmt.Errorf("--cgroup-parent %q: a slice is systemd's to fill", p),
 			fmt.Sprintf("start in it: systemd-run --scope -p Delegate=yes --slice=%s gantry run …", path.Base(path.Clean(p))),
-		}
+		)
 	case !path.IsAbs(p) || path.Clean(p) == "/" || clean("", p) != nil:
 		return fmt.Errorf("--cgroup-parent %q: write the group's path from the top of the hierarchy, as in /machines", p)
 	}

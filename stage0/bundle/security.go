@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // Labels are what a host says of its security modules.
@@ -109,7 +111,7 @@ func (b *builder) apparmor(opt, profile string) error {
 	case !h.AppArmor:
 		return fmt.Errorf("--security-opt %q: AppArmor is off on this host", opt)
 	case !slices.Contains(h.Profiles, profile):
-		return &hinted{fmt.Errorf("--security-opt %q: AppArmor has no such profile loaded", opt), "load it: apparmor_parser --replace FILE; 'aa-status' lists those that are"}
+		return hint.With(fmt.Errorf("--security-opt %q: AppArmor has no such profile loaded", opt), "load it: apparmor_parser --replace FILE; 'aa-status' lists those that are")
 	}
 	b.r.Spec.Process.ApparmorProfile = profile
 	return nil
@@ -129,7 +131,7 @@ func (b *builder) labelPart(s *secured, opt, value string) error {
 	case part != "level" && strings.Contains(word, ":"):
 		return fmt.Errorf("--security-opt %q: a %s has no colon", opt, part)
 	case !b.Host.SELinux:
-		return &hinted{fmt.Errorf("--security-opt %q: SELinux is off on this host", opt), "leave it out, or use label=disable"}
+		return hint.With(fmt.Errorf("--security-opt %q: SELinux is off on this host", opt), "leave it out, or use label=disable")
 	}
 	s.label[part] = word
 	return nil

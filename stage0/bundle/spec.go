@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/netns/network"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -113,10 +114,10 @@ func Check(o Options, h Host) (*Result, error) {
 
 func (b *builder) build() (*Result, error) {
 	if b.Options.Privileged {
-		return nil, &hinted{
+		return nil, hint.With(
 			fmt.Errorf("--privileged is not supported"),
 			"name what the app needs instead: --cap-add, --volume, --security-opt seccomp=unconfined, --security-opt unmask=ALL",
-		}
+		)
 	}
 	b.r = &Result{
 		Spec:   &specs.Spec{Version: specVersion, Root: &specs.Root{Path: b.Pod.Rootfs, Readonly: b.Options.ReadOnly}, Linux: &specs.Linux{}},
@@ -198,7 +199,7 @@ func command(img ispec.ImageConfig, o Options) ([]string, error) {
 	}
 	args := append(append([]string{}, entry...), cmd...)
 	if len(args) == 0 || args[0] == "" {
-		return nil, &hinted{fmt.Errorf("no command: the image names none"), "write one after the image: gantry run IMAGE -- COMMAND"}
+		return nil, hint.With(fmt.Errorf("no command: the image names none"), "write one after the image: gantry run IMAGE -- COMMAND")
 	}
 	for _, a := range args {
 		if strings.ContainsRune(a, 0) {
@@ -306,12 +307,3 @@ func clean(what, s string) error {
 	}
 	return nil
 }
-
-// hinted is an error that knows what to do next.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h *hinted) Hint() string  { return h.hint }
-func (h *hinted) Unwrap() error { return h.error }

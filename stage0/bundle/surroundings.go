@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // modes settles which namespaces are the pod's own.
@@ -30,10 +32,10 @@ func (b *builder) modes() error {
 		case m.mode == "host":
 			*m.to = true
 		default:
-			return &hinted{
+			return hint.With(
 				fmt.Errorf("%s %q is not supported: use %s", m.flag, m.mode, strings.Join(append([]string{"private", "host"}, m.more...), " or ")),
 				"what shares namespaces is a pod: several apps in one pod are not supported yet",
-			}
+			)
 		}
 	}
 	switch o := b.Options; {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // Users are the ids of the host behind those of a pod.
@@ -44,15 +46,15 @@ func ParseUserns(o Options) (Userns, error) {
 	case listed && (mode == "" || mode == "host" || mode == "private"):
 		return Userns{}, fmt.Errorf("--userns %q: %s has no options", o.Userns, mode)
 	case mode == "private" && !maps:
-		return Userns{}, &hinted{fmt.Errorf("--userns=private needs ids"), "give them with --uidmap, or let --userns=auto choose"}
+		return Userns{}, hint.With(fmt.Errorf("--userns=private needs ids"), "give them with --uidmap, or let --userns=auto choose")
 	case maps:
 		return parseMaps(o)
 	case mode == "" || mode == "host":
 		return Userns{}, nil
 	case mode == "keep-id" || mode == "nomap":
-		return Userns{}, &hinted{fmt.Errorf("--userns=%s is not supported", mode), "--userns=auto gives the pod ids of nobody, --uidmap those you name"}
+		return Userns{}, hint.With(fmt.Errorf("--userns=%s is not supported", mode), "--userns=auto gives the pod ids of nobody, --uidmap those you name")
 	case mode == "ns" || mode == "container" || mode == "pod":
-		return Userns{}, &hinted{fmt.Errorf("--userns=%s is not supported: a pod joins nobody's user namespace", o.Userns), "use --userns=auto"}
+		return Userns{}, hint.With(fmt.Errorf("--userns=%s is not supported: a pod joins nobody's user namespace", o.Userns), "use --userns=auto")
 	}
 	return Userns{}, fmt.Errorf("--userns %q: use host, auto[:size=N,uidmapping=C:H:N,gidmapping=C:H:N], or --uidmap", o.Userns)
 }
@@ -219,10 +221,10 @@ func (b *builder) userns() error {
 // that was made for gantry.
 func (b *builder) ordinary(n Userns) error {
 	if !n.Host() {
-		return &hinted{
+		return hint.With(
 			fmt.Errorf("a user namespace of the pod's own takes the host's root: no ordinary user can show files with other ids"),
 			"leave it out: without root the pod is in a user namespace already, whose root is you",
-		}
+		)
 	}
 	if b.early {
 		return nil
@@ -236,11 +238,11 @@ func (b *builder) ordinary(n Userns) error {
 func (b *builder) mapped(u Users, mend func(id uint32) string) error {
 	user := b.r.Spec.Process.User
 	if !covers(u.UIDs, user.UID) {
-		return &hinted{fmt.Errorf("user %d is not one of the pod's user namespace", user.UID), mend(user.UID)}
+		return hint.With(fmt.Errorf("user %d is not one of the pod's user namespace", user.UID), mend(user.UID))
 	}
 	for _, gid := range append([]uint32{user.GID}, user.AdditionalGids...) {
 		if !covers(u.GIDs, gid) {
-			return &hinted{fmt.Errorf("group %d is not one of the pod's user namespace", gid), mend(gid)}
+			return hint.With(fmt.Errorf("group %d is not one of the pod's user namespace", gid), mend(gid))
 		}
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // Mount says of a mount what a runtime specification has no place for. Dest
@@ -92,7 +94,7 @@ func (b *builder) freshVolume(dest string) (specs.Mount, error) {
 // is made.
 func (b *builder) namedVolume(name, dest, sub string, options []string) (specs.Mount, error) {
 	if err := CheckVolumeName(name); err != nil {
-		return specs.Mount{}, &hinted{err, "a path of the host begins with / or ./"}
+		return specs.Mount{}, hint.With(err, "a path of the host begins with / or ./")
 	}
 	m := Mount{Volume: name}
 	var err error
@@ -171,7 +173,7 @@ func (b *builder) bind(source, dest string, options []string) (specs.Mount, erro
 		return specs.Mount{}, err
 	}
 	if !isPath(source) {
-		return specs.Mount{}, &hinted{fmt.Errorf("source %q is not a path", source), "begin a path with / or ./, and use type=volume for the name of a volume"}
+		return specs.Mount{}, hint.With(fmt.Errorf("source %q is not a path", source), "begin a path with / or ./, and use type=volume for the name of a volume")
 	}
 	if !path.IsAbs(source) {
 		source = path.Join(b.Host.Dir, source)
@@ -229,10 +231,10 @@ func (b *builder) volumesFrom() ([]specs.Mount, error) {
 		}
 		for _, s := range b.Host.From[i] {
 			if s.Mount.Dir != "" {
-				return nil, &hinted{
+				return nil, hint.With(
 					fmt.Errorf("--volumes-from %q: %s is a directory of that pod, which is gone with it", v, s.Mount.Dest),
 					fmt.Sprintf("give it a name there, and then mount that here as well: --volume NAME:%s", s.Mount.Dest),
-				}
+				)
 			}
 			m := b.reshown(s)
 			if access != "" && s.Mount.Image == "" {

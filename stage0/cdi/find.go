@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
 
@@ -141,16 +142,7 @@ func find(files []file, name string, dirs []string) (*file, *Device, error) {
 	err := fmt.Errorf("--device %s: no CDI specification in %s has it", name, strings.Join(dirs, " or "))
 	if len(known) > 0 {
 		slices.Sort(known)
-		return nil, nil, &hinted{err, "of " + kind + " there are " + strings.Join(slices.Compact(known), ", ")}
+		return nil, nil, hint.With(err, "of "+kind+" there are "+strings.Join(slices.Compact(known), ", "))
 	}
-	return nil, nil, &hinted{err, "the vendor's tools write one, as 'nvidia-ctk cdi generate' does"}
+	return nil, nil, hint.With(err, "the vendor's tools write one, as 'nvidia-ctk cdi generate' does")
 }
-
-// hinted is an error that knows what to do next.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h *hinted) Hint() string  { return h.hint }
-func (h *hinted) Unwrap() error { return h.error }

@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // OpenPath opens a network namespace that somebody made a file for.
@@ -19,7 +21,7 @@ func OpenPath(path string) (*os.File, error) {
 	}
 	err = fmt.Errorf("open network namespace: %w", err)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &hinted{err, "'ip netns add NAME' makes /run/netns/NAME"}
+		return nil, hint.With(err, "'ip netns add NAME' makes /run/netns/NAME")
 	}
 	return nil, err
 }

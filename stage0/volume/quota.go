@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
 
@@ -71,24 +72,15 @@ func (s *settings) set(key, value, said string) (err error) {
 	case "nocopy", "copy":
 		s.noCopy = key == "nocopy"
 	case "type", "device":
-		return &hinted{
+		return hint.With(
 			fmt.Errorf("--opt %q: volumes on other file systems are not supported", said),
 			"mount it on the host, and give it to the pod with --volume /PATH:/DEST",
-		}
+		)
 	default:
 		return fmt.Errorf("--opt %q: there is none of that name: use size, inodes, uid, gid, copy or nocopy", said)
 	}
 	return nil
 }
-
-// hinted is an error that knows what to do next.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h *hinted) Hint() string  { return h.hint }
-func (h *hinted) Unwrap() error { return h.error }
 
 // Of linux/quota.h and linux/fs.h, for xfs and ext4 alike.
 const (
@@ -122,10 +114,10 @@ type fileAttributes struct {
 func limit(dir *os.File, s settings) (uint32, error) {
 	id, err := freeProject(dir)
 	if err != nil {
-		return 0, &hinted{
+		return 0, hint.With(
 			fmt.Errorf("--opt size and inodes need project quotas, which the file system that volumes are on does not have: %w", err),
 			"mount it with prjquota (xfs; ext4 made with -O quota,project), or leave the limit out",
-		}
+		)
 	}
 	if err := setProject(dir, id); err != nil {
 		return 0, fmt.Errorf("set project: %w", err)

@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gantryrun/gantry/image/store"
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // Exit statuses of gantry's own making; any other is the app's. The first
@@ -68,24 +69,13 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// hinted is an error that knows what the user can do next.
-type hinted interface{ Hint() string }
-
 // coded is an error that knows the exit status it stands for.
 type coded interface{ ExitCode() int }
 
 // withHint attaches what to do next to err.
 func withHint(err error, format string, args ...any) error {
-	return hintError{err, fmt.Sprintf(format, args...)}
+	return hint.With(err, fmt.Sprintf(format, args...))
 }
-
-type hintError struct {
-	error
-	hint string
-}
-
-func (h hintError) Hint() string  { return h.hint }
-func (h hintError) Unwrap() error { return h.error }
 
 // fail prints err with its hint and returns the exit status.
 func (a *app) fail(err error) int {
@@ -94,13 +84,11 @@ func (a *app) fail(err error) int {
 		return int(exit)
 	}
 	a.say("error", err.Error())
-	var h hinted
-	if errors.As(err, &h) && h.Hint() != "" {
-		a.say("hint", h.Hint())
-	} else if hint := unknownHint(err); hint != "" {
-		a.say("hint", hint)
-	} else if hint := a.generalHint(err); hint != "" {
-		a.say("hint", hint)
+	for _, next := range []func(error) string{hint.Of, unknownHint, a.generalHint} {
+		if text := next(err); text != "" {
+			a.say("hint", text)
+			break
+		}
 	}
 	var c coded
 	if errors.As(err, &c) {
