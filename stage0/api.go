@@ -12,6 +12,7 @@ import (
 	"github.com/gantryrun/gantry/stage0/network"
 
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/podlog"
 	"github.com/gantryrun/gantry/stage1"
 )
 
@@ -180,18 +181,8 @@ type Inspection struct {
 // Inspect returns everything recorded about one pod.
 func Inspect(e Env, id string) (Inspection, error) { return inspect(e, id) }
 
-// LogOptions select lines of a pod's log.
-type LogOptions struct {
-	Follow     bool
-	Tail       int       // last lines; < 0 is all
-	Since      time.Time // zero is the beginning
-	Timestamps bool
-}
-
-// Logs writes the selected lines of a pod's log file to out and errw, each
-// stream to its own. With Follow it returns when the pod is not running any
-// more or ctx ends.
-func Logs(ctx context.Context, e Env, id string, o LogOptions, out, errw io.Writer) error {
+// Logs writes the selected lines of a pod's log as podlog.Source.Print does.
+func Logs(ctx context.Context, e Env, id string, o podlog.Options, out, errw io.Writer) error {
 	return logs(ctx, e, id, o, out, errw)
 }
 

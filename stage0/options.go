@@ -14,6 +14,7 @@ import (
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/hooks"
 	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage0/podlog"
 )
 
 // sound is what was read to find a launch's options in order. It is read once
@@ -37,9 +38,11 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 	if _, err := platformOf(o.Platform); err != nil {
 		return nil, err
 	}
-	if err := o.logOptions(); err != nil {
+	log, err := podlog.Parse(o.LogDriver, o.LogOpts)
+	if err != nil {
 		return nil, err
 	}
+	o.LogDriver, o.log = log.Driver, log
 	if o.PidFile != "" {
 		if _, err := os.Stat(filepath.Dir(o.PidFile)); err != nil {
 			return nil, fmt.Errorf("--pidfile: %w", err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage0/podlog"
 	"github.com/gantryrun/gantry/stage1"
 )
 
@@ -177,40 +178,20 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		o         LogOptions
+		o         podlog.Options
 		out, errs string
 	}{
-		{LogOptions{Tail: -1}, "one\ntwo\n\n", "three\n"},
-		{LogOptions{Tail: -1, Follow: true}, "one\ntwo\n\n", "three\n"},
-		{LogOptions{Tail: 3}, "\n", "three\n"},
-		{LogOptions{Tail: 0}, "", ""},
-		{LogOptions{Tail: 99}, "one\ntwo\n\n", "three\n"},
-		{LogOptions{Tail: -1, Since: time.Date(2026, 11, 22, 10, 0, 2, 0, time.UTC)}, "\n", "three\n"},
-		{LogOptions{Tail: -1, Timestamps: true}, "2026-11-22T10:00:00.000000000Z one\n2026-11-22T10:00:01.000000000Z two\n2026-11-22T10:00:03.000000000Z \n", "2026-11-22T10:00:02.000000000Z three\n"},
+		{podlog.Options{Tail: -1}, "one\ntwo\n\n", "three\n"},
+		{podlog.Options{Tail: -1, Follow: true}, "one\ntwo\n\n", "three\n"},
+		{podlog.Options{Tail: 3}, "\n", "three\n"},
+		{podlog.Options{Tail: 0}, "", ""},
+		{podlog.Options{Tail: 99}, "one\ntwo\n\n", "three\n"},
+		{podlog.Options{Tail: -1, Since: time.Date(2026, 11, 22, 10, 0, 2, 0, time.UTC)}, "\n", "three\n"},
+		{podlog.Options{Tail: -1, Timestamps: true}, "2026-11-22T10:00:00.000000000Z one\n2026-11-22T10:00:01.000000000Z two\n2026-11-22T10:00:03.000000000Z \n", "2026-11-22T10:00:02.000000000Z three\n"},
 	} {
 		var out, errs bytes.Buffer
 		if err := Logs(context.Background(), e, p.UUID, c.o, &out, &errs); err != nil || out.String() != c.out || errs.String() != c.errs {
 			t.Errorf("%+v: %q, %q, %v", c.o, out.String(), errs.String(), err)
-		}
-	}
-}
-
-// What journalctl prints: text, bytes that are none, and pieces of a line.
-func TestJournalEntries(t *testing.T) {
-	const said = `{"__CURSOR":"a","__REALTIME_TIMESTAMP":"1000000","GANTRY_STREAM":"stdout","MESSAGE":"one two"}
-{"__CURSOR":"b","__REALTIME_TIMESTAMP":"1000001","GANTRY_STREAM":"stdout","CONTAINER_PARTIAL_MESSAGE":"true","MESSAGE":[104,97,255]}
-{"__CURSOR":"c","__REALTIME_TIMESTAMP":"1000002","GANTRY_STREAM":"stdout","MESSAGE":"lf"}
-{"__CURSOR":"d","__REALTIME_TIMESTAMP":"1000003","GANTRY_STREAM":"stderr","MESSAGE":null}
-{"__CURSOR":"cut sho`
-	var out, errs bytes.Buffer
-	p := &printer{LogOptions{Timestamps: true}, &out, &errs, map[string]bool{}}
-	last, err := p.entries(strings.NewReader(said))
-	if err != nil || last != "d" || out.String() != "1970-01-01T00:00:01Z one two\n1970-01-01T00:00:01.000001Z ha\xfflf\n" || errs.String() != "1970-01-01T00:00:01.000003Z \n" {
-		t.Errorf("%q, %q, %q, %v", out.String(), errs.String(), last, err)
-	}
-	for _, bad := range []string{"{\n", `{"__REALTIME_TIMESTAMP":"x"}` + "\n", `{"__REALTIME_TIMESTAMP":"1","MESSAGE":{}}` + "\n"} {
-		if _, err := p.entries(strings.NewReader(bad)); err == nil {
-			t.Errorf("%q was read", bad)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantryrun/gantry/stage0"
+	"github.com/gantryrun/gantry/stage0/podlog"
 )
 
 func (a *app) listCommand() *cobra.Command {
@@ -191,7 +192,7 @@ func (a *app) psCommand() *cobra.Command {
 }
 
 func (a *app) logsCommand() *cobra.Command {
-	var o stage0.LogOptions
+	var o podlog.Options
 	var since string
 	c := &cobra.Command{
 		Use:   "logs POD",

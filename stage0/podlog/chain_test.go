@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stage0
+package podlog
 
 import (
 	"bytes"
@@ -11,13 +11,13 @@ import (
 	"testing"
 )
 
-func chainOf(t *testing.T, dir string) *logChain {
+func chainOf(t *testing.T, dir string) *chain {
 	t.Helper()
 	d, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &logChain{dir: d, name: "log"}
+	c := &chain{dir: d, name: "log"}
 	t.Cleanup(c.close)
 	if err := c.open(); err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestChainGoesOnBehindAMissingNumber(t *testing.T) {
 			}
 		}
 		var out bytes.Buffer
-		if err := chainOf(t, dir).drain(&printer{out: &out, midLine: map[string]bool{}, o: LogOptions{}}); err != nil {
+		if err := chainOf(t, dir).drain(&printer{out: &out, midLine: map[string]bool{}, o: Options{}}); err != nil {
 			t.Error(err)
 		}
 		want := strings.ReplaceAll("6\n7\n8\n9\n", fmt.Sprintln(9-hole), "")
@@ -94,7 +94,7 @@ func TestChainLosesNothingWhileFilesMoveUp(t *testing.T) {
 		fmt.Fprintln(&want, n)
 	}
 	c := chainOf(t, dir)
-	p := &printer{out: &out, midLine: map[string]bool{}, o: LogOptions{}}
+	p := &printer{out: &out, midLine: map[string]bool{}, o: Options{}}
 	for ended := false; !ended; {
 		select {
 		case <-written:

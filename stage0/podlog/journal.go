@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stage0
+package podlog
 
 import (
 	"bufio"
@@ -47,13 +47,13 @@ func (e entry) text() ([]byte, error) {
 // uint8ish is a byte that encoding/json does not take for base64.
 type uint8ish uint16
 
-// journalLogs prints a pod's entries of the journal. Its files have a format
-// of their own, with compression and hashes, which journalctl reads.
-func journalLogs(ctx context.Context, p *pod.Pod, pr *printer) error {
+// journal prints a pod's entries of the journal. Its files have a format of
+// their own, with compression and hashes, which journalctl reads.
+func (s Source) journal(ctx context.Context, pr *printer) error {
 	if _, err := exec.LookPath("journalctl"); err != nil {
-		return hint.With(fmt.Errorf("the log of pod %s is in the journal, and journalctl is not installed", pod.Short(p.UUID)), "install systemd, or read the journal where it is")
+		return hint.With(fmt.Errorf("the log of pod %s is in the journal, and journalctl is not installed", pod.Short(s.Pod.UUID)), "install systemd, or read the journal where it is")
 	}
-	args := []string{"--output=json", "--all", "--no-pager", "--quiet", "GANTRY_POD=" + p.UUID}
+	args := []string{"--output=json", "--all", "--no-pager", "--quiet", "GANTRY_POD=" + s.Pod.UUID}
 	if !pr.o.Since.IsZero() {
 		args = append(args, "--since=@"+strconv.FormatFloat(float64(pr.o.Since.UnixMicro())/1e6, 'f', 6, 64))
 	}
@@ -70,7 +70,7 @@ func journalLogs(ctx context.Context, p *pod.Pod, pr *printer) error {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- waitFree(ctx, p)
+		ended <- s.Ended(ctx)
 		cancel()
 	}()
 	last, err := pr.journal(following, append(args, "--follow", "--lines="+lines)...)

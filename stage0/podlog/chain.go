@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stage0
+package podlog
 
 import (
 	"errors"
@@ -15,32 +15,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
 )
 
-// logChain reads a log of several files, oldest first, while its writer goes
+// chain reads a log of several files, oldest first, while its writer goes
 // on and moves them up: NAME is written, NAME.1 came before it, and so on. A
 // file is known by its inode, whatever it is called meanwhile.
-type logChain struct {
+type chain struct {
 	dir   *os.File
 	name  string
 	files []*os.File // oldest first; the last is, or was, NAME
 	lines *lineReader
 }
 
-// openChain opens a pod's log, at a path of the host's or in the pod.
-func openChain(p *pod.Pod, name string) (*logChain, error) {
-	c := &logChain{name: stage1.LogFile}
+// open opens an app's log, at a path of the host's or in the pod.
+func (s Source) open() (*chain, error) {
+	c := &chain{name: stage1.LogFile}
 	var err error
-	if name == "" {
+	if s.Path == "" {
 		// The pod moves when its app ends, and its directory stays this one.
 		var fd int
-		fd, err = unix.Openat(int(p.File().Fd()), path.Join(stage1.AppsDir, appName), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		c.dir = os.NewFile(uintptr(max(fd, 0)), name)
+		fd, err = unix.Openat(int(s.Pod.File().Fd()), path.Join(stage1.AppsDir, s.App), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		c.dir = os.NewFile(uintptr(max(fd, 0)), s.App)
 	} else {
-		c.name = filepath.Base(name)
-		c.dir, err = os.Open(filepath.Dir(name))
+		c.name = filepath.Base(s.Path)
+		c.dir, err = os.Open(filepath.Dir(s.Path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
@@ -53,7 +52,7 @@ func openChain(p *pod.Pod, name string) (*logChain, error) {
 }
 
 // open opens the files that are there.
-func (c *logChain) open() error {
+func (c *chain) open() error {
 	err := c.eachFile(func(f *os.File) (goOn bool) {
 		c.files = append(c.files, f)
 		return true
@@ -74,7 +73,7 @@ const gaps = 3
 // eachFile opens one file after the other, the newest first, and closes those it
 // has had: one that moves up meanwhile is met twice, not missed, as none moves
 // down.
-func (c *logChain) eachFile(do func(*os.File) (goOn bool)) error {
+func (c *chain) eachFile(do func(*os.File) (goOn bool)) error {
 	var had []*os.File
 	for n, missing := 0, 0; missing < gaps; n++ {
 		f, err := c.number(n)
@@ -99,7 +98,7 @@ func (c *logChain) eachFile(do func(*os.File) (goOn bool)) error {
 }
 
 // number opens the n-th file before the one that is written.
-func (c *logChain) number(n int) (*os.File, error) {
+func (c *chain) number(n int) (*os.File, error) {
 	name := c.name
 	if n > 0 {
 		name += "." + strconv.Itoa(n)
@@ -123,7 +122,7 @@ func same(files []*os.File, f *os.File) int {
 	})
 }
 
-func (c *logChain) close() {
+func (c *chain) close() {
 	for _, f := range c.files {
 		_ = f.Close()
 	}
@@ -131,7 +130,7 @@ func (c *logChain) close() {
 }
 
 // tail moves to where the last n lines begin.
-func (c *logChain) tail(n int) error {
+func (c *chain) tail(n int) error {
 	for i := len(c.files) - 1; i >= 0; i-- {
 		seen, err := seekTail(c.files[i], n)
 		if err != nil {
@@ -149,7 +148,7 @@ func (c *logChain) tail(n int) error {
 }
 
 // drain prints what is there, through all files that follow.
-func (c *logChain) drain(p *printer) error {
+func (c *chain) drain(p *printer) error {
 	for {
 		if c.lines == nil {
 			c.lines = &lineReader{f: c.files[0]}
@@ -176,7 +175,7 @@ func (c *logChain) drain(p *printer) error {
 
 // more opens the files that came after the one that is read, which may be gone
 // already.
-func (c *logChain) more() error {
+func (c *chain) more() error {
 	var newer []*os.File
 	err := c.eachFile(func(f *os.File) (goOn bool) {
 		if same(c.files, f) >= 0 {
