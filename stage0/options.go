@@ -67,7 +67,7 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 	if e.user != nil {
 		_, err := findPasta()
 		host.Networks = err == nil
-		if err != nil && len(o.Net)+len(o.Publish) == 0 && !o.PublishAll && o.Notes != nil {
+		if err != nil && len(o.Net)+len(o.Publish) == 0 && !o.PublishAll {
 			o.Notes(fmt.Sprintf("the pod has no network but its loopback: %v (--net=none says that this is meant)", err))
 		}
 		host.Own = &bundle.Users{UIDs: e.user.UIDs, GIDs: e.user.GIDs}
@@ -82,7 +82,7 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 	if err := checkPropagation(res.Spec.Mounts); err != nil {
 		return nil, err
 	}
-	if len(o.Net) == 0 && res.Network.Kind == netspec.None && !able && !masked && o.Notes != nil {
+	if len(o.Net) == 0 && res.Network.Kind == netspec.None && !able && !masked {
 		o.Notes("the pod has no network but its loopback: networks need CAP_NET_ADMIN and CAP_SYS_ADMIN here (--net=none says that this is meant)")
 	}
 	s := &sound{host: host, network: res.Network, fallback: res.Fallback, ports: res.Ports}

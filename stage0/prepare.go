@@ -89,6 +89,7 @@ func (e Env) mountTree(ctx context.Context, t tree.Tree) (rootTree, error) {
 // make does everything of a launch up to the launch itself. The undo stack
 // takes back all of it. With durable the pod's files survive a power cut.
 func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, durable bool) (*ready, error) {
+	tell := hold(&o.Notes)
 	asked, err := o.check(e)
 	if err != nil {
 		return nil, err
@@ -111,7 +112,7 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 	u.Push(r.root.close)
 	if r.root.dir != "" {
 		v.Launch.Proof = ProofDirectory
-		if o.Notes != nil && !e.Rootless { // no ordinary user can
+		if !e.Rootless { // no ordinary user can
 			o.Notes("this host cannot mount EROFS: the root of " + v.Launch.Reference + " is a plain directory, whose files are not checked again at launch")
 		}
 	}
@@ -152,7 +153,26 @@ func (e Env) make(ctx context.Context, ref string, o RunOptions, u *undo.Stack, 
 		Volumes: volumes, Images: podImages(r.launch.Images),
 		Apps: []pod.App{{Name: appName, Image: v.Launch.Reference, Manifest: v.Launch.Manifest, Platform: v.Launch.Platform, Command: res.Spec.Process.Args}},
 	}
-	return r, e.write(r, res, durable)
+	if err := e.write(r, res, durable); err != nil {
+		return nil, err
+	}
+	tell()
+	return r, nil
+}
+
+// hold keeps what is noted of defaults until tell: it is about pods, and would
+// only stand in the way of a refusal.
+func hold(notes *func(string)) (tell func()) {
+	var held []string
+	to := *notes
+	*notes = func(text string) { held = append(held, text) }
+	return func() {
+		for _, text := range held {
+			if to != nil {
+				to(text)
+			}
+		}
+	}
 }
 
 // newPod makes the pod directory and takes its name, so that whoever waits
@@ -439,6 +459,7 @@ func prepare(ctx context.Context, e Env, ref string, o RunOptions) (string, erro
 }
 
 func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error) {
+	tell := hold(&o.Notes)
 	asked, err := o.check(e)
 	if err != nil {
 		return DryRun{}, err
@@ -468,5 +489,6 @@ func dryRun(ctx context.Context, e Env, ref string, o RunOptions) (DryRun, error
 	if err != nil {
 		return DryRun{}, err
 	}
+	tell()
 	return DryRun{Image: v.Launch, Images: launches(images), Config: res.Spec, Plan: plan}, nil
 }
