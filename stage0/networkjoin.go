@@ -5,6 +5,7 @@ package stage0
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	netspec "github.com/gantryrun/gantry/netns/network"
 	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
 
@@ -26,7 +28,7 @@ import (
 func (e Env) join(c netspec.Choice, q *launch.Request, u *undo.Stack) error {
 	spec, linux := *q.Spec, *q.Spec.Linux
 	spec.Linux = &linux
-	ns, err := e.openNetwork(c, &spec, q.PodDir)
+	ns, err := e.openNetwork(c, &spec, q, u)
 	if err != nil {
 		return fmt.Errorf("--net=%s: %w", networkName(c), err)
 	}
@@ -41,7 +43,7 @@ func (e Env) join(c netspec.Choice, q *launch.Request, u *undo.Stack) error {
 	return nil
 }
 
-func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, dir string) (*os.File, error) {
+func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, q *launch.Request, u *undo.Stack) (*os.File, error) {
 	if c.Kind == netspec.Path {
 		return network.OpenPath(c.Name)
 	}
@@ -58,6 +60,9 @@ func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, dir string) (*os.Fi
 		return nil, err
 	}
 	defer proc.close()
+	if q.Lender, err = e.borrow(p, q.PodDir, u); err != nil {
+		return nil, err
+	}
 	ns, err := network.OpenOf(proc.pid, func() bool { return unix.PidfdSendSignal(proc.pidfd, 0, nil, 0) == nil })
 	if err != nil {
 		return nil, err
@@ -69,8 +74,62 @@ func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, dir string) (*os.Fi
 		}
 		return nil, err
 	}
-	share(p, spec, dir)
+	share(p, spec, q.PodDir)
 	return ns, nil
+}
+
+// lenderFile, in the directory of a pod, is the UUID of the one whose network it
+// has joined.
+const lenderFile = "lender"
+
+// borrow tells a pod that another, whose directory is dir, lives in its network,
+// and returns what is to be done when it ends: its addresses are given back
+// then, and its rules go, while the namespace stays. nil: there is nothing to do.
+func (e Env) borrow(p *pod.Pod, dir string, u *undo.Stack) (*launch.Lender, error) {
+	owner, err := e.lenderOf(p)
+	if owner == nil || err != nil {
+		return nil, err
+	}
+	defer owner.Close()
+	links, err := network.Links(owner.Path(), owner.UUID)
+	if err != nil || len(links) == 0 {
+		return nil, err
+	}
+	proc, err := running(owner)
+	if err != nil {
+		return nil, err
+	}
+	app := os.NewFile(uintptr(proc.pidfd), "pidfd")
+	u.Push(func() { _ = app.Close() })
+	err = os.WriteFile(filepath.Join(dir, lenderFile), []byte(owner.UUID), 0o600)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(owner.Path(), stage1.JoinedFile), nil, 0o600)
+	}
+	// Whose app runs now looks for that file when it has ended.
+	if err == nil {
+		err = unix.PidfdSendSignal(proc.pidfd, 0, nil, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("join the network of pod %s: %w", pod.Short(owner.UUID), err)
+	}
+	return &launch.Lender{App: app, Links: links}, nil
+}
+
+// lenderOf is the pod whose network a pod has: itself, or one it has joined; nil
+// if that has ended.
+func (e Env) lenderOf(p *pod.Pod) (*pod.Pod, error) {
+	uuid, err := p.ReadFile(lenderFile, 64)
+	if errors.Is(err, fs.ErrNotExist) {
+		uuid, err = []byte(p.UUID), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	owner, err := e.find(string(uuid))
+	if errors.Is(err, pod.ErrNotFound) || err == nil && owner.Phase() != pod.Run {
+		return nil, nil
+	}
+	return owner, err
 }
 
 // share gives a pod, whose files are in dir, the names of the other whose

@@ -4,7 +4,7 @@ package stage1
 
 // SupervisorVersion is raised whenever an older gantry-stage1 would misread a
 // contract.
-const SupervisorVersion = 3
+const SupervisorVersion = 4
 
 // Log drivers.
 const (
@@ -75,6 +75,9 @@ type Contract struct {
 	Forward []Forward `json:"forward,omitempty"`
 	Table   int       `json:"table,omitempty"`   // socket that owns the pod's nftables table
 	Drop    []byte    `json:"drop,omitempty"`    // sent over it when the app has ended; empty: there is no table
+	Links   []byte    `json:"links,omitempty"`   // messages of rtnetlink that delete the host's ends of its interfaces, sent at the end if another pod lives in its network
+	Lender  int       `json:"lender,omitempty"`  // pidfd of the app whose pod's network this one has joined
+	Lent    []byte    `json:"lent,omitempty"`    // Links of that pod, sent when it has ended; empty: there is none
 	Held    []int     `json:"held,omitempty"`    // only stay open: what the kernel gives up with them is the pod's
 	Unlink  []string  `json:"unlink,omitempty"`  // files of the host that are removed at the end: leases
 	Hosts   []Hosts   `json:"hosts,omitempty"`   // networks whose pods are told that this one has ended

@@ -11,6 +11,7 @@ const (
 	ControlFile = "control"      // SEQPACKET socket of the supervisor
 	StartFile   = "start"        // SEQPACKET socket of an app that waits for its start
 	RuntimeFile = "runtime.json" // Runtime, written before the app starts
+	JoinedFile  = "joined"       // is there when another pod has joined the network
 
 	PhaseRun     = "run"
 	PhaseExited  = "exited"

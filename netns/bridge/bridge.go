@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/netns"
@@ -317,6 +318,19 @@ func (p Port) inside(h *netlink.Handle) error {
 		}
 	}
 	return nil
+}
+
+// Unlink is a message of rtnetlink for each interface that deletes it.
+func Unlink(names []string) []byte {
+	var all []byte
+	for _, name := range names {
+		m := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
+		m.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+		m.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+		all = append(all, m.Serialize()...)
+		all = append(all, make([]byte, -len(all)&(unix.NLMSG_ALIGNTO-1))...)
+	}
+	return all
 }
 
 // PortPrefix begins the name of the host's end of every pair.

@@ -183,7 +183,7 @@ func (p *Placed) Attach(ctx context.Context, ns *os.File) (*launch.Attached, err
 	if err != nil {
 		return nil, err
 	}
-	a := &launch.Attached{Unlink: p.unlink(), Hosts: p.hosts()}
+	a := &launch.Attached{Links: p.record.links(p.pod.UUID), Unlink: p.unlink(), Hosts: p.hosts()}
 	if len(p.plugs) > 0 {
 		a.Release = Unpluggers(p.env.Libexec, p.pod.Dir)
 	}

@@ -62,6 +62,26 @@ func ReadRecord(podDir string) (Record, error) {
 	return r, nil
 }
 
+// Links are messages of rtnetlink that delete the host's ends of the interfaces
+// a pod has on bridges, by its directory; none if it is on no network.
+func Links(podDir, uuid string) ([]byte, error) {
+	r, err := ReadRecord(podDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return r.links(uuid), err
+}
+
+func (r Record) links(uuid string) []byte {
+	var names []string
+	for i, a := range r.Attachments {
+		if a.Bridge != "" {
+			names = append(names, hostEnd(uuid, i))
+		}
+	}
+	return bridge.Unlink(names)
+}
+
 func (r Record) write(podDir string) error {
 	b, err := json.Marshal(r)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 type Attached struct {
 	Table   *os.File   // socket that owns the pod's nftables table; may be nil
 	Drop    []byte     // message that deletes the table
+	Links   []byte     // messages that delete the host's ends of its interfaces
 	Held    []*os.File // kept open until the pod ends
 	Forward []Forward
 	Unlink  []string // files removed at the end: leases
@@ -28,6 +29,12 @@ type Attached struct {
 
 // Hosts is a network whose pods are told when this one has ended.
 type Hosts = stage1.Hosts
+
+// Lender is a pod whose network another has joined.
+type Lender struct {
+	App   *os.File // pidfd
+	Links []byte   // as in its Attached
+}
 
 // Forward is a bound port of the host and where in the pod the supervisor
 // carries what arrives at it.
@@ -133,6 +140,7 @@ func (s *Started) keep(a *attachment) {
 	if a.got.Table != nil {
 		c.Table, c.Drop = s.inheritFile(a.got.Table), a.got.Drop
 	}
+	c.Links = a.got.Links
 	for _, f := range a.got.Held {
 		c.Held = append(c.Held, s.inheritFile(f))
 	}

@@ -80,6 +80,7 @@ type Request struct {
 	// its context ends when the launch is given up. nil: there is nothing to attach.
 	// For Start.
 	Network     func(ctx context.Context, ns *os.File) (*Attached, error) `json:"-"`
+	Lender      *Lender                                                   `json:"-"` // the pod whose network it joins
 	NetworkHere bool                                                      // Network is called on our own thread: its children live as long as the supervisor that takes our place
 
 	CgroupStrict map[string]bool

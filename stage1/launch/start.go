@@ -85,6 +85,9 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 		return nil, err
 	}
 	s.keep(net)
+	if r.Lender != nil {
+		s.contract.Lender, s.contract.Lent = s.inheritFile(r.Lender.App), r.Lender.Links
+	}
 	if r.Hooks != nil {
 		if err := r.Hooks.Started(pid); err != nil {
 			return nil, err

@@ -18,6 +18,7 @@ import (
 // finish does what the end of the app asks for, in an order that loses
 // nothing when we are killed half-way: output, record, cgroups, place.
 func (s *supervisor) finish() {
+	s.dropLinks()
 	s.dropTable()
 	s.exit.OOM = s.oomKilled()
 	s.endProbe()

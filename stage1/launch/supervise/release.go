@@ -12,6 +12,35 @@ import (
 	"github.com/gantryrun/gantry/stage1"
 )
 
+// dropLinks takes the pod's interfaces away while its rules are in force, if
+// another pod lives in its network namespace. That one would go on with an
+// address that is given back, and reach, and be reached from, what the rules
+// kept apart.
+func (s *supervisor) dropLinks() {
+	var st unix.Stat_t
+	if len(s.Links) > 0 && unix.Fstatat(s.Lock, stage1.JoinedFile, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		tellRoute(s.Links)
+	}
+}
+
+// lenderEnded is dropLinks for a lender whose supervisor was killed.
+func (s *supervisor) lenderEnded() {
+	tellRoute(s.Lent)
+	_ = unix.Close(s.Lender)
+	s.Lender = -1
+}
+
+// tellRoute sends messages of rtnetlink, which the kernel has dealt with when it
+// returns. An interface that is gone already is all right.
+func tellRoute(messages []byte) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return
+	}
+	_ = unix.Sendto(fd, messages, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	_ = unix.Close(fd)
+}
+
 // dropTable takes the pod's rules out of force, before anything of it is given
 // back. Closing the socket would do as well, but waits until no processor looks
 // at them any more; that goes on meanwhile, and we close at the very end.

@@ -105,6 +105,9 @@ func (s *supervisor) setUp() error {
 		return errors.New("open signalfd: " + err.Error())
 	}
 	s.signals = fd
+	if len(s.Lent) == 0 {
+		s.Lender = -1
+	}
 	if s.Orphans {
 		s.reapOrphans() // nobody told of those that ended before
 	}
@@ -139,6 +142,7 @@ func (s *supervisor) turn() {
 	}
 	s.watch(s.journal.want())
 	s.watch(s.prober.pidfd, unix.POLLIN)
+	s.watch(s.Lender, unix.POLLIN)
 	if _, err := unix.Poll(s.polls, s.patience()); err != nil {
 		return // EINTR: a signal of the runtime
 	}
@@ -164,6 +168,9 @@ func (s *supervisor) turn() {
 	}
 	if s.polls[3].Revents != 0 {
 		s.proxy.turn()
+	}
+	if s.polls[len(s.polls)-1].Revents != 0 {
+		s.lenderEnded()
 	}
 	if s.polls[1].Revents != 0 {
 		s.reap()
