@@ -110,11 +110,20 @@ func address(p netip.Prefix, at4, at6 uint32) []expression {
 	return append(out, compare(unix.NFT_CMP_EQ, value))
 }
 
+// by matches packets by the name of the interface they came or leave by.
+func by(key uint32, name string) []expression {
+	return []expression{meta(key), compare(unix.NFT_CMP_EQ, interfaceName(name))}
+}
+
 // outside matches packets whose interface is another one.
 func outside(key uint32, name string) []expression {
+	return []expression{meta(key), compare(unix.NFT_CMP_NEQ, interfaceName(name))}
+}
+
+func interfaceName(name string) []byte {
 	value := make([]byte, unix.IFNAMSIZ)
 	copy(value, name)
-	return []expression{meta(key), compare(unix.NFT_CMP_NEQ, value)}
+	return value
 }
 
 // toThisHost matches packets whose destination is an address of this host.

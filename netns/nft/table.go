@@ -170,13 +170,16 @@ func (t Table) forward(b *batch) {
 	b.rule(guardChain, verdict(drop, ""))
 	b.chain(forwardChain, &hook{kind: "filter", number: unix.NF_INET_FORWARD, priority: priorityFilter})
 	for _, a := range t.Attachments {
+		if a.Internal {
+			// By the bridge: a pod with CAP_NET_ADMIN gives itself other addresses.
+			in, out := by(unix.NFT_META_IIFNAME, a.Bridge), by(unix.NFT_META_OIFNAME, a.Bridge)
+			b.rule(forwardChain, in, outside(unix.NFT_META_OIFNAME, a.Bridge), verdict(drop, ""))
+			b.rule(forwardChain, out, outside(unix.NFT_META_IIFNAME, a.Bridge), verdict(drop, ""))
+			continue
+		}
 		for _, prefix := range a.Addresses {
-			in := append(destination(alone(prefix)), outside(unix.NFT_META_IIFNAME, a.Bridge)...)
-			switch {
-			case a.Internal:
-				b.rule(forwardChain, in, verdict(drop, ""))
-				b.rule(forwardChain, source(alone(prefix)), outside(unix.NFT_META_OIFNAME, a.Bridge), verdict(drop, ""))
-			case !a.Open:
+			if !a.Open {
+				in := append(destination(alone(prefix)), outside(unix.NFT_META_IIFNAME, a.Bridge)...)
 				b.rule(forwardChain, in, verdict(unix.NFT_JUMP, guardChain))
 			}
 		}

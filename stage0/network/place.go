@@ -315,7 +315,10 @@ func (p *Placed) rules(t nft.Table) (*os.File, error) {
 // bound to.
 func (p *Placed) target(host netip.Addr, port uint16) (netip.AddrPort, bool) {
 	var other netip.Addr
-	for _, a := range p.record.Attachments {
+	for i, a := range p.record.Attachments {
+		if b := p.networks[i].Bridge; b != nil && b.Internal {
+			continue // published is what is on the others
+		}
 		for _, prefix := range a.Addresses {
 			if prefix.Addr().Is4() == host.Is4() {
 				return netip.AddrPortFrom(prefix.Addr(), port), true
