@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/netns/network"
 )
 
 // Of linux/netfilter/nfnetlink_conntrack.h, which x/sys does not have.
@@ -22,11 +25,15 @@ const (
 	ctID          = 12
 	ctFilter      = 25
 	ctTupleIP     = 1
+	ctTupleProto  = 2
 	ctIP4Source   = 1
 	ctIP6Source   = 3
+	ctProtoNumber = 1
+	ctProtoTo     = 3 // destination port
 	filterOrig    = 1
 	filterReply   = 2
 	filterSource  = 1 << 0
+	filterNumber  = 1 << 3
 	attributeMask = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 )
 
@@ -56,6 +63,98 @@ func Forget(addresses ...netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// ForgetOthers drops what connection tracking knows of datagrams to the table's
+// published ports that do not lead to its pod: whoever sends on and on from one
+// port would reach a pod that is gone, or nobody, as long as he does. The table
+// is in force already.
+func (t Table) ForgetOthers() error {
+	if !slices.ContainsFunc(t.Ports, func(p network.Port) bool { return p.Protocol == network.UDP }) {
+		return nil
+	}
+	fd, err := socket()
+	if err != nil {
+		return fmt.Errorf("forget datagrams: %w", err)
+	}
+	defer unix.Close(fd)
+	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		var found []attributes
+		err = dump(fd, ctMessage(ctMessageGet, unix.NLM_F_DUMP, any, datagrams()), func(_ byte, data []byte) {
+			if name := t.elsewhere(data, any.Is6()); name != nil {
+				found = append(found, name)
+			}
+		})
+		if err == nil {
+			err = untrack(fd, any, found)
+		}
+		if err != nil {
+			return fmt.Errorf("forget datagrams: %w", err)
+		}
+	}
+	return nil
+}
+
+// datagrams has the kernel leave out what is not UDP, since Linux 5.8.
+func datagrams() attributes {
+	flag := func(kind uint16, n uint32) attributes {
+		return attributes{}.bytes(kind, binary.NativeEndian.AppendUint32(nil, n))
+	}
+	proto := attributes{}.nested(ctTupleProto, attributes{}.bytes(ctProtoNumber, []byte{unix.IPPROTO_UDP}))
+	return attributes{}.nested(ctTupleOrig, proto).
+		nested(ctFilter, append(flag(filterOrig, filterNumber), flag(filterReply, 0)...))
+}
+
+// elsewhere is what names a connection to a published UDP port that another
+// address than the pod's answers.
+func (t Table) elsewhere(data []byte, six bool) attributes {
+	orig, _ := attribute(data, ctTupleOrig)
+	id, _ := attribute(data, ctID)
+	reply, _ := attribute(data, ctTupleReply)
+	_, to := addresses(orig, six)
+	from, _ := addresses(reply, six)
+	port, udp := datagramPort(orig)
+	if !udp || !t.publishes(to, port) {
+		return nil
+	}
+	for _, a := range t.Attachments {
+		if slices.ContainsFunc(a.Addresses, func(p netip.Prefix) bool { return p.Addr() == from }) {
+			return nil
+		}
+	}
+	return attributes{}.nested(ctTupleOrig, orig).bytes(ctID, id)
+}
+
+func (t Table) publishes(to netip.Addr, port uint16) bool {
+	return slices.ContainsFunc(t.Ports, func(p network.Port) bool {
+		return p.Protocol == network.UDP && port >= p.HostPort && int(port) < int(p.HostPort)+p.Len() &&
+			(!p.Host.IsValid() || p.Host.IsUnspecified() || p.Host == to)
+	})
+}
+
+// addresses are the source and the destination of a tuple.
+func addresses(tuple []byte, six bool) (from, to netip.Addr) {
+	ip, _ := attribute(tuple, ctTupleIP)
+	source := uint16(ctIP4Source)
+	if six {
+		source = ctIP6Source
+	}
+	b, _ := attribute(ip, source)
+	from, _ = netip.AddrFromSlice(b)
+	b, _ = attribute(ip, source+1)
+	to, _ = netip.AddrFromSlice(b)
+	return from, to
+}
+
+// datagramPort is the destination port of a tuple of UDP.
+func datagramPort(tuple []byte) (uint16, bool) {
+	proto, _ := attribute(tuple, ctTupleProto)
+	number, _ := attribute(proto, ctProtoNumber)
+	port, _ := attribute(proto, ctProtoTo)
+	if len(number) != 1 || number[0] != unix.IPPROTO_UDP || len(port) != 2 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(port), true
 }
 
 func ctFamily(a netip.Addr) (family byte, source uint16) {

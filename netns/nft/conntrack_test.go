@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantryrun/gantry/tests/ability"
 )
 
@@ -66,6 +68,7 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		_, _ = eachMessage(b, func(family byte, data []byte) {
 			connection(data, netip.MustParseAddr("10.0.0.1"), ctTupleReply)
+			podTable("53:53/udp").elsewhere(data, family == unix.AF_INET6)
 			parseChain(family, data)
 		})
 		_ = answer(b, b)

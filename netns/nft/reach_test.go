@@ -350,6 +350,53 @@ func TestAnOpenNetworkIsReachedAndAnInternalOneKeepsToItself(t *testing.T) {
 	})
 }
 
+// Guards: whoever went on sending datagrams from one port to a published one
+// had been led to a pod that is gone, or to nobody, and was for good.
+func TestSenderOfDatagramsReachesTheNextPod(t *testing.T) {
+	w := newWorld(t)
+	w.serve("pod", "udp", 53)
+	w.serve("neighbour", "udp", 53)
+	w.others() // from now on connections are tracked
+	dial := func(to string, from int) (c net.Conn) {
+		w.at("outside", func() {
+			d := net.Dialer{LocalAddr: &net.UDPAddr{Port: from}}
+			c, _ = d.Dial("udp", net.JoinHostPort(to, "5353"))
+		})
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	former := podTable("5353:53/udp")
+	former.Name, former.Attachments[0].Addresses = "gantry-former", prefixes(neighbour4+"/16", neighbour6+"/64")
+	for i, host := range []string{lan4, lan6} {
+		f := w.open(former)
+		led, alone := dial(host, 4000+i), dial(host, 4010+i)
+		if got := ask(led, patient); !strings.HasPrefix(got, "neighbour ") {
+			t.Errorf("%s: the former pod: %q", host, got)
+		}
+		_ = f.Close()
+		if got := ask(alone, impatient); got != "" {
+			t.Errorf("%s: without a pod: %q", host, got)
+		}
+		table := podTable("5353:53/udp")
+		f = w.open(table)
+		other := dial(host, 4020+i)
+		if got := ask(other, patient); !strings.HasPrefix(got, "pod ") {
+			t.Errorf("%s: somebody new: %q", host, got)
+		}
+		w.at("host", func() {
+			if err := table.ForgetOthers(); err != nil {
+				t.Error(err)
+			}
+		})
+		for _, c := range []net.Conn{led, alone, other} {
+			if got := ask(c, patient); !strings.HasPrefix(got, "pod ") {
+				t.Errorf("%s: from %v: %q", host, c.LocalAddr(), got)
+			}
+		}
+		_ = f.Close()
+	}
+}
+
 // What passes through this host on its way elsewhere is not ours.
 func TestCVE_2025_67499_OnlyWhatIsForThisHostIsPublished(t *testing.T) {
 	w := newWorld(t)

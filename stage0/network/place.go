@@ -300,7 +300,8 @@ func (p *Placed) table() nft.Table {
 }
 
 // rules makes the pod's table, if it needs one. What the kernel knows of
-// addresses that were somebody else's is forgotten first.
+// addresses that were somebody else's is forgotten first, and then what it knows
+// of ports that were.
 func (p *Placed) rules(t nft.Table) (*os.File, error) {
 	if len(t.Attachments) == 0 {
 		return nil, nil
@@ -308,7 +309,15 @@ func (p *Placed) rules(t nft.Table) (*os.File, error) {
 	if err := nft.Forget(p.used...); err != nil {
 		return nil, err
 	}
-	return nft.Open(t)
+	f, err := nft.Open(t)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.ForgetOthers(); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // target is where in the pod a port of the host leads, by the address it is
