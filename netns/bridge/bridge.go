@@ -6,6 +6,7 @@
 package bridge
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,12 +14,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/netns"
 )
 
@@ -28,6 +31,27 @@ type Bridge struct {
 	Gateways []netip.Prefix // its addresses
 	MTU      int            // 0: the kernel's
 	Forward  bool           // packets may leave it
+	Owner    string         // the network it is of, which alone takes it down; empty: nobody's
+}
+
+// markPrefix begins the alias (ip-link(8)) of a bridge that has an owner.
+const markPrefix = "gantry: "
+
+// aliasSize is IFALIASZ of linux/if.h, with the zero at the end.
+const aliasSize = 256
+
+// mark is the alias of an owner's bridge.
+func mark(owner string) string {
+	if len(markPrefix+owner) < aliasSize {
+		return markPrefix + owner
+	}
+	return fmt.Sprintf("%s%x", markPrefix, sha256.Sum256([]byte(owner)))
+}
+
+// IPv6 tells whether this host has it: with ipv6.disable=1 it has not.
+func IPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6/conf")
+	return err == nil
 }
 
 // Up makes the bridge what it is to be, whoever made it. Several may do it at
@@ -67,7 +91,7 @@ func (b Bridge) ensure(h *netlink.Handle) (netlink.Link, error) {
 			if link.Type() != "bridge" {
 				return nil, fmt.Errorf("the interface %s of this host is no bridge but %s: give the network another bridge name", b.Name, link.Type())
 			}
-			return link, nil
+			return link, b.ours(link.Attrs().Alias)
 		}
 		var missing netlink.LinkNotFoundError
 		if !errors.As(err, &missing) {
@@ -84,7 +108,23 @@ func (b Bridge) ensure(h *netlink.Handle) (netlink.Link, error) {
 		if err != nil {
 			return nil, &Missing{"bridge", fmt.Errorf("make bridge %s: %w", b.Name, err)}
 		}
+		if b.Owner != "" {
+			err = h.LinkSetAlias(&netlink.Bridge{LinkAttrs: attrs}, mark(b.Owner))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("name the owner of bridge %s: %w", b.Name, err)
+		}
 	}
+}
+
+// ours refuses the bridge of another network: it has other addresses, and goes
+// with that one. An administrator's own may be used.
+func (b Bridge) ours(alias string) error {
+	other, owned := strings.CutPrefix(alias, markPrefix)
+	if !owned || b.Owner == "" || alias == mark(b.Owner) {
+		return nil
+	}
+	return hint.With(fmt.Errorf("the bridge %s of this host is that of %s", b.Name, other), "give the network another name for its bridge")
 }
 
 // Missing is returned when the kernel has no such kind of interface, or we may
@@ -336,27 +376,26 @@ func Unlink(names []string) []byte {
 // PortPrefix begins the name of the host's end of every pair.
 const PortPrefix = "gv"
 
-// Remove deletes a bridge that no pod is on, and tells whether it did. The ends
-// of pairs to pods that are gone may still be there: the kernel takes namespaces
-// down in its own time. With an interface of somebody else on it, it stays.
-func Remove(name string) (bool, error) {
+// Remove deletes the bridge of an owner that no pod is on, and tells whether
+// there was one. The ends of pairs to pods that are gone may still be there: the
+// kernel takes namespaces down in its own time. With an interface of somebody
+// else on it, it stays.
+func Remove(owner string) (bool, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return false, fmt.Errorf("open route netlink socket: %w", err)
 	}
 	defer h.Close()
-	link, err := h.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) || err == nil && link.Type() != "bridge" {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
 	links, err := h.LinkList()
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("list interfaces: %w", err)
 	}
+	at := slices.IndexFunc(links, func(l netlink.Link) bool { return l.Type() == "bridge" && l.Attrs().Alias == mark(owner) })
+	if at < 0 {
+		return false, nil
+	}
+	link := links[at]
+	name := link.Attrs().Name
 	for _, l := range links {
 		switch {
 		case l.Attrs().MasterIndex != link.Attrs().Index:

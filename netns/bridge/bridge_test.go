@@ -139,8 +139,10 @@ func prefixes(all ...string) []netip.Prefix {
 	return out
 }
 
+const owner = "/run/gantry/networks/a"
+
 func both() Bridge {
-	return Bridge{Name: "gb0", Gateways: prefixes("10.1.0.1/24", "fd01::1/64"), Forward: true}
+	return Bridge{Name: "gb0", Gateways: prefixes("10.1.0.1/24", "fd01::1/64"), Forward: true, Owner: owner}
 }
 
 func port(index, n int) Port {
@@ -308,7 +310,7 @@ func TestABridgeKeepsItsAddressWhenPodsComeAndGo(t *testing.T) {
 func TestManyLaunchesAtATime(t *testing.T) {
 	host := newPlace(t)
 	host.up(both())
-	host.at(func() { _, _ = Remove("gb0") })
+	host.at(func() { _, _ = Remove(owner) })
 	const n = 12
 	pods := make([]*place, n)
 	for i := range pods {
@@ -349,7 +351,7 @@ func TestABridgeIsRemovedWhenNobodyIsOnIt(t *testing.T) {
 	remove := func(want bool) {
 		t.Helper()
 		host.at(func() {
-			if got, err := Remove("gb0"); err != nil || got != want {
+			if got, err := Remove(owner); err != nil || got != want {
 				t.Errorf("removed: %t (%v)", got, err)
 			}
 		})
@@ -360,6 +362,43 @@ func TestABridgeIsRemovedWhenNobodyIsOnIt(t *testing.T) {
 	remove(false)
 	host.says("ip link add gb0 type veth peer name other")
 	remove(false) // it is none of ours
+}
+
+// Guards: gc deleted a bridge of the administrator's that a network had used,
+// and that of another network, or installation, with the same name.
+func TestABridgeOfSomebodyElseStays(t *testing.T) {
+	host := newPlace(t)
+	host.says("ip link add gb0 type bridge")
+	for _, who := range []string{owner, "/run/" + strings.Repeat("long/", 100)} {
+		b := both()
+		b.Owner = who
+		host.up(b) // an administrator's may be used
+		host.at(func() {
+			if got, err := Remove(who); err != nil || got {
+				t.Errorf("removed: %t (%v)", got, err)
+			}
+		})
+	}
+	host.says("ip link del gb0")
+	host.up(both())
+	other := both()
+	other.Owner = "/run/gantry/networks/b"
+	host.at(func() {
+		if _, err := other.Up(); err == nil || !strings.Contains(err.Error(), "that of "+owner) {
+			t.Errorf("another network's bridge: %v", err)
+		}
+		if got, err := Remove(other.Owner); err != nil || got {
+			t.Errorf("removed: %t (%v)", got, err)
+		}
+	})
+	host.says("ip link del gb0")
+	other.Owner = "/run/" + strings.Repeat("long/", 100)
+	host.up(other)
+	host.at(func() {
+		if got, err := Remove(other.Owner); err != nil || !got {
+			t.Errorf("removed: %t (%v)", got, err)
+		}
+	})
 }
 
 // With the namespace of a pod everything of it is gone.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/netns/bridge"
 	"github.com/gantryrun/gantry/netns/network"
 )
@@ -106,12 +107,15 @@ func (e Env) Create(name string, s Settings) error {
 // bridgeIsFree keeps two networks from one interface.
 func (e Env) bridgeIsFree(name, bridge string) error {
 	all, _, err := e.List()
-	if err != nil || bridge == "" {
-		return err // named after the network, which no other is
+	if err != nil {
+		return err
+	}
+	if bridge == "" {
+		bridge = e.bridgeName(name)
 	}
 	for _, n := range all {
 		if n.Name != name && n.Bridge != nil && n.Bridge.Bridge == bridge {
-			return fmt.Errorf("--interface-name %s: the network %s has the bridge %s", bridge, n.Name, bridge)
+			return hint.With(fmt.Errorf("the network %s has the bridge %s", n.Name, bridge), "give this one another name for its bridge: --interface-name")
 		}
 	}
 	return nil
@@ -393,7 +397,7 @@ func (e Env) Delete(n Network) error {
 	}
 	defer unlock()
 	free, err := e.leases(n.Name).WhileFree(func() error {
-		if _, err := bridge.Remove(n.Bridge.Bridge); err != nil {
+		if _, err := bridge.Remove(e.place(n.Name)); err != nil {
 			return err // while it is described, it can be tried again
 		}
 		if err := os.Remove(n.File); err != nil && !errors.Is(err, fs.ErrNotExist) {

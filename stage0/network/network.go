@@ -248,6 +248,9 @@ func (e Env) defaultBridge() (network.Bridge, error) {
 	if err == nil {
 		err = json.Unmarshal(data, &b.Subnets)
 	}
+	if !bridge.IPv6() {
+		b.Subnets = slices.DeleteFunc(b.Subnets, func(s network.Subnet) bool { return s.Subnet.Addr().Is6() })
+	}
 	if err == nil {
 		err = b.Complete(name)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/netns/bridge"
 	"github.com/gantryrun/gantry/netns/cni"
@@ -102,6 +104,9 @@ func (p *Placed) place(n Network, j network.Join, u *undo.Stack) (Attachment, er
 			return a, fmt.Errorf("ip=%s: it has no addresses of that family", asked)
 		}
 	}
+	if n.Bridge.Has(true) && !bridge.IPv6() {
+		return a, hint.With(errors.New("it has IPv6 addresses, and this host has no IPv6"), "boot without ipv6.disable=1, or take the IPv6 subnet out of "+n.File)
+	}
 	for _, s := range n.Bridge.Subnets {
 		addr, err := p.lease(n, s, j)
 		if err != nil {
@@ -115,6 +120,10 @@ func (p *Placed) place(n Network, j network.Join, u *undo.Stack) (Attachment, er
 		if !n.Bridge.Internal {
 			a.Gateways = append(a.Gateways, s.Gateway)
 		}
+	}
+	// With an address nobody removes the network; before, somebody may have.
+	if _, err := os.Stat(n.File); n.File != "" && errors.Is(err, fs.ErrNotExist) {
+		return a, errors.New("it has just been removed")
 	}
 	if a.MAC == "" {
 		a.MAC = bridge.MAC(a.Addresses).String()
@@ -243,7 +252,7 @@ func (p *Placed) bridges(ctx context.Context, ns *os.File) error {
 		for _, s := range b.Subnets {
 			gateways = append(gateways, s.Prefix(s.Gateway))
 		}
-		index, err := bridge.Bridge{Name: b.Bridge, Gateways: gateways, MTU: b.MTU, Forward: !b.Internal}.Up()
+		index, err := bridge.Bridge{Name: b.Bridge, Gateways: gateways, MTU: b.MTU, Forward: !b.Internal, Owner: p.env.place(a.Network)}.Up()
 		if err != nil {
 			return fmt.Errorf("network %s: %w", a.Network, err)
 		}

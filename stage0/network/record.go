@@ -184,12 +184,8 @@ func (e Env) Collect() error {
 // collectBridge deletes the bridge of a network that no pod has an address of.
 // A pod has an address before it looks for its bridge, and makes it anew.
 func (e Env) collectBridge(name string) error {
-	n, err := e.Find(name)
-	if err != nil || n.Bridge == nil {
-		return nil // whose it was is not known any more
-	}
-	_, err = e.leases(name).WhileFree(func() error {
-		_, err := bridge.Remove(n.Bridge.Bridge)
+	_, err := e.leases(name).WhileFree(func() error {
+		_, err := bridge.Remove(e.place(name))
 		return err
 	})
 	return err
