@@ -106,7 +106,7 @@ func (b Bridge) ensure(h *netlink.Handle) (netlink.Link, error) {
 			continue // somebody else's launch made it
 		}
 		if err != nil {
-			return nil, &Missing{"bridge", fmt.Errorf("make bridge %s: %w", b.Name, err)}
+			return nil, unable("bridge", fmt.Errorf("make bridge %s: %w", b.Name, err))
 		}
 		if b.Owner != "" {
 			err = h.LinkSetAlias(&netlink.Bridge{LinkAttrs: attrs}, mark(b.Owner))
@@ -135,6 +135,14 @@ type Missing struct {
 }
 
 func (m *Missing) Error() string { return m.Err.Error() }
+
+// unable is Missing if the error says that.
+func unable(kind string, err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
+		return &Missing{kind, err}
+	}
+	return err
+}
 
 // Unwrap returns the kernel's word.
 func (m *Missing) Unwrap() error { return m.Err }
@@ -279,6 +287,7 @@ type Port struct {
 	MAC       net.HardwareAddr
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr // default routes; none: what leaves the subnet goes nowhere
+	Answers   []netip.Addr // gateways of what leaves from the addresses of this port, when the default route is another's
 	MTU       int
 }
 
@@ -295,7 +304,7 @@ func (p Port) Attach(pod *os.File) error {
 		LinkAttrs: attrs, PeerName: p.Interface, PeerHardwareAddr: p.MAC, PeerNamespace: netlink.NsFd(int(pod.Fd())),
 	}
 	if err := h.LinkAdd(veth); err != nil {
-		return &Missing{"veth", fmt.Errorf("make the interface %s of the pod: %w", p.Interface, err)}
+		return unable("veth", fmt.Errorf("make the interface %s of the pod: %w", p.Interface, err))
 	}
 	if _, err := netns.Inside(pod, func(h *netlink.Handle) (struct{}, error) { return struct{}{}, p.inside(h) }); err != nil {
 		return fmt.Errorf("set up the interface %s of the pod: %w", p.Interface, err)
@@ -357,7 +366,41 @@ func (p Port) inside(h *netlink.Handle) error {
 			return fmt.Errorf("add a default route by %s: %w", g, err)
 		}
 	}
+	for _, g := range p.Answers {
+		if err := p.answer(h, link.Attrs().Index, g); err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return fmt.Errorf("route answers by %s: %w", g, err)
+		}
+	}
 	return nil
+}
+
+// answerTables is the first of the routing tables for answers; below are those
+// of the kernel's.
+const answerTables = 1000
+
+// answer has what leaves from an address of this port leave by it: who comes in
+// by a published port would be answered by the network of the default route,
+// which a host that looks where packets come from (rp_filter) drops.
+func (p Port) answer(h *netlink.Handle, index int, gateway netip.Addr) error {
+	table, family := answerTables+index, netlink.FAMILY_V4
+	if gateway.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	for _, a := range p.Addresses {
+		if a.Addr().Is6() != gateway.Is6() {
+			continue
+		}
+		subnet := addr(a.Masked()).IPNet
+		if err := h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: subnet, Scope: netlink.SCOPE_LINK, Table: table}); err != nil {
+			return err
+		}
+		rule := netlink.NewRule()
+		rule.Family, rule.Table, rule.Src = family, table, addr(netip.PrefixFrom(a.Addr(), a.Addr().BitLen())).IPNet
+		if err := h.RuleAdd(rule); err != nil {
+			return err
+		}
+	}
+	return h.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice(), Table: table})
 }
 
 // Unlink is a message of rtnetlink for each interface that deletes it.

@@ -267,7 +267,7 @@ func (p *Placed) bridges(ctx context.Context, ns *os.File) error {
 		if i == 0 {
 			port.Gateways = a.Gateways
 		} else {
-			port.Gateways = p.otherGateways(i)
+			port.Gateways, port.Answers = p.otherGateways(i), a.Gateways
 		}
 		if err := port.Attach(ns); err != nil {
 			return fmt.Errorf("network %s: %w", a.Network, err)

@@ -357,6 +357,18 @@ func TestTogether(t *testing.T) {
 			m.has(m.must("gantry run --rm --net default,lan $OCI:box sh -c 'ip -o address; ip route'"), "eth1    inet 10.91.0.", "default via 10.44.0.1 dev eth0")
 			m.must("gantry run -d --name a --net lan $OCI:box inspect greet a tcp:80")
 			m.has(m.must("gantry run --rm --net lan,default --userns auto $OCI:box inspect ask tcp a:80"), "a ")
+			// With the way out by the plugins, what came by a published port is
+			// answered where it came: a strict host drops anything else.
+			m.write("etc/net.d/lan.conflist", list(r.version, strings.ReplaceAll(chains[1].plugins, `}]]}}`, `}]],"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}}`)))
+			m.must("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+			m.must("gantry run -d --name both --net lan,default -p 8090:80 $OCI:box inspect greet both tcp:80")
+			m.has(m.must("gantry exec both ip route"), "default via 10.91.0.1 dev eth0")
+			for _, at := range []string{"192.0.2.1", "[2001:db8::1]"} {
+				if out, err := m.outside("inspect ask tcp " + at + ":8090"); err != nil || !strings.HasPrefix(out, "both ") {
+					t.Errorf("from outside to %s: %v %s", at, err, out)
+				}
+			}
+			m.must("gantry rm --force both")
 			uuid := m.must("gantry prepare --net lan $OCI:box ip -o address")
 			m.has(m.must("gantry run-prepared "+uuid), "10.91.0.")
 			m.has(m.must("gantry status a --format json"), "10.91.0.")
