@@ -107,9 +107,14 @@ func checkCgroups(Env) CheckItem {
 	return c
 }
 
-func checkControllers(Env) CheckItem {
+func checkControllers(e Env) CheckItem {
 	s, _ := cgroups.Probe()
 	c := CheckItem{Name: "controllers", State: yes, Have: strings.Join(s.Controllers, " ")}
+	if e.Rootless && !s.Writable {
+		// Those of the host are nobody's gain without a group to use them in.
+		c.State, c.Have, c.Means = no, "none that is yours", "no limits"
+		return c
+	}
 	var lack []string
 	for _, want := range []string{"memory", "cpu", "pids", "cpuset"} {
 		if !slices.ContainsFunc(s.Controllers, func(have string) bool { return have == want || strings.Contains(","+have+",", ","+want+",") }) {
