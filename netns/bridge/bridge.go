@@ -456,6 +456,11 @@ func Remove(owner string) (bool, error) {
 	return true, nil
 }
 
+// shortest is the length of a route that leads somewhere in particular: no range
+// of private IPv4 addresses is larger. VPNs write default routes as 0.0.0.0/1 and
+// 128.0.0.0/1, or 2000::/3, to come before the host's own.
+const shortest = 8
+
 // Routes are the prefixes this host has routes to, but for default ones.
 func Routes() ([]netip.Prefix, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -474,7 +479,7 @@ func Routes() ([]netip.Prefix, error) {
 		}
 		a, ok := netip.AddrFromSlice(r.Dst.IP)
 		ones, _ := r.Dst.Mask.Size()
-		if ok && ones > 0 {
+		if ok && ones >= shortest {
 			all = append(all, netip.PrefixFrom(a.Unmap(), ones).Masked())
 		}
 	}

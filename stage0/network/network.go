@@ -99,7 +99,7 @@ func (e Env) find(files []cni.File, name string) (Network, error) {
 		}
 	}
 	if name == network.DefaultName && !e.Masked() {
-		b, err := e.defaultBridge()
+		b, err := e.defaultBridge(files)
 		return Network{Name: name, Bridge: &b}, err
 	}
 	var known []string
@@ -235,15 +235,15 @@ func (e Env) leases(name string) lease.Dir {
 func (e Env) members(name string) string { return filepath.Join(e.place(name), "members") }
 
 // defaultBridge is the network nobody has to configure. Its IPv4 subnet is the
-// first of a row that this host has no route into, chosen when it is used for the
-// first time since the boot.
-func (e Env) defaultBridge() (network.Bridge, error) {
+// first of a row that this host has no route into and no other network has,
+// chosen when it is used for the first time since the boot.
+func (e Env) defaultBridge(files []cni.File) (network.Bridge, error) {
 	name := network.DefaultName
 	b := network.Bridge{Type: network.BridgeType, Bridge: e.bridgeName(name)}
 	file := filepath.Join(e.place(name), "subnets.json")
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		data, err = e.chooseSubnets(file)
+		data, err = e.chooseSubnets(file, files)
 	}
 	if err == nil {
 		err = json.Unmarshal(data, &b.Subnets)
@@ -262,14 +262,15 @@ func (e Env) defaultBridge() (network.Bridge, error) {
 
 // chooseSubnets writes the choice by a link that fails if somebody else's is
 // there, which then is everybody's.
-func (e Env) chooseSubnets(file string) ([]byte, error) {
-	routes, err := bridge.Routes()
+func (e Env) chooseSubnets(file string, files []cni.File) ([]byte, error) {
+	taken, err := bridge.Routes()
 	if err != nil {
 		return nil, err
 	}
-	four, ok := FreeSubnet(routes)
+	// A network nobody has used since the boot has no route yet.
+	four, ok := freeSubnet(append(taken, e.described(files)...))
 	if !ok {
-		return nil, errors.New("this host has routes into every subnet that could be used: describe the network in /etc/gantry/" + ConfigDir + "/default.conflist")
+		return nil, errors.New("this host has routes or networks in every subnet that could be used: describe the network in /etc/gantry/" + ConfigDir + "/default.conflist")
 	}
 	data, err := json.Marshal([]network.Subnet{{Subnet: four}, {Subnet: e.localSubnet()}})
 	if err != nil {
@@ -293,11 +294,26 @@ func (e Env) chooseSubnets(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// FreeSubnet is the first IPv4 subnet for pods that no route leads into. podman
-// takes 10.88 and what follows, Docker 172.17 and what follows.
-func FreeSubnet(routes []netip.Prefix) (netip.Prefix, bool) {
+// described are the subnets of the networks of files. One that cannot be read
+// keeps nobody from the default network.
+func (e Env) described(files []cni.File) []netip.Prefix {
+	var all []netip.Prefix
+	for _, f := range files {
+		if f.Problem != nil {
+			continue
+		}
+		if n, err := e.fromList(f.List); err == nil {
+			all = append(all, n.Subnets()...)
+		}
+	}
+	return all
+}
+
+// freeSubnet is the first IPv4 subnet for pods where nothing is taken. podman
+// has 10.88 and what follows, Docker 172.17 and what follows.
+func freeSubnet(taken []netip.Prefix) (netip.Prefix, bool) {
 	overlaps := func(p netip.Prefix) bool {
-		return slices.ContainsFunc(routes, func(r netip.Prefix) bool { return r.Overlaps(p) })
+		return slices.ContainsFunc(taken, func(t netip.Prefix) bool { return t.Overlaps(p) })
 	}
 	for second := 44; second < 88; second++ {
 		if p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(second), 0, 0}), 16); !overlaps(p) {
