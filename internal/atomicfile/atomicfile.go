@@ -27,11 +27,32 @@ const tempPrefix = ".tmp-"
 // a power cut; when it returns an error the old content is still there. perm
 // is applied as given, whatever the umask.
 func Write(dir *os.Root, name string, data []byte, perm os.FileMode) error {
+	return put(dir, name, data, perm, dir.Rename)
+}
+
+// Create is Write of a name that is not there yet: the error is fs.ErrExist if
+// it is, and somebody else's content stays.
+func Create(dir *os.Root, name string, data []byte, perm os.FileMode) error {
+	return put(dir, name, data, perm, func(temp, name string) error {
+		if err := dir.Link(temp, name); err != nil {
+			return err
+		}
+		_ = dir.Remove(temp) // else Sweep does
+		return nil
+	})
+}
+
+// put writes a temporary file and has move give it its name.
+func put(dir *os.Root, name string, data []byte, perm os.FileMode, move func(temp, name string) error) error {
 	failed := func(err error) error {
 		// It is about this file for whoever reads it, not about a temporary one.
 		var about *fs.PathError
-		if errors.As(err, &about) {
+		var link *os.LinkError
+		switch {
+		case errors.As(err, &about):
 			err = about.Err
+		case errors.As(err, &link):
+			err = link.Err
 		}
 		return fmt.Errorf("write %s: %w", filepath.Join(dir.Name(), name), err)
 	}
@@ -42,7 +63,7 @@ func Write(dir *os.Root, name string, data []byte, perm os.FileMode) error {
 	if err := fill(f, data, perm); err != nil {
 		return errors.Join(failed(err), discard(dir, temp, f))
 	}
-	if err := dir.Rename(temp, name); err != nil {
+	if err := move(temp, name); err != nil {
 		return errors.Join(failed(err), discard(dir, temp, f))
 	}
 	// Closed only now: the lock on the temporary file ends with it.

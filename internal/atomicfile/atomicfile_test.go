@@ -73,6 +73,23 @@ func TestWrite_inDirectoryBelow(t *testing.T) {
 	}
 }
 
+func TestCreate_leavesWhatIsThere(t *testing.T) {
+	root := openRoot(t)
+	if err := Create(root, "x", []byte("first"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	err := Create(root, "x", []byte("second"), 0o644)
+	if want := "write " + root.Name() + "/x: file exists"; !errors.Is(err, fs.ErrExist) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if b, err := root.ReadFile("x"); err != nil || string(b) != "first" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if n := names(t, root); len(n) != 1 {
+		t.Errorf("left %v", n)
+	}
+}
+
 // A write that fails leaves the old content and no file of its own.
 func TestWrite_failureLeavesTheOld(t *testing.T) {
 	root := openRoot(t)

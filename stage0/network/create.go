@@ -20,6 +20,7 @@ import (
 	"github.com/gantryrun/gantry/internal/flock"
 	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/netns/bridge"
+	"github.com/gantryrun/gantry/netns/cni"
 	"github.com/gantryrun/gantry/netns/network"
 )
 
@@ -83,6 +84,9 @@ func (e Env) Create(name string, s Settings) error {
 	case err != nil && !errors.As(err, &missing):
 		return err
 	}
+	if err := e.fileIsFree(name); err != nil {
+		return err
+	}
 	taken, err := e.taken(name)
 	if err != nil {
 		return err
@@ -121,6 +125,30 @@ func (e Env) bridgeIsFree(name, bridge string) error {
 	return nil
 }
 
+// listName is the file of a network that create makes.
+func listName(network string) string { return network + ".conflist" }
+
+// fileIsFree refuses the name of a network whose file describes another one:
+// what counts is the name inside. An empty file only masks.
+func (e Env) fileIsFree(name string) error {
+	for _, dir := range slices.Backward(e.Config) {
+		file := filepath.Join(dir, ConfigDir, listName(name))
+		data, err := read(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return err
+		case len(data) == 0:
+			return nil
+		}
+		l, _ := cni.Parse(file, data, nil) // the name comes back of a wrong one, too
+		err = fmt.Errorf("create network %s: %s describes the network %q", name, file, l.Name)
+		return hint.With(err, "choose another name, or rename the file")
+	}
+	return nil
+}
+
 // top is the directory that create writes to.
 func (e Env) top() string { return filepath.Join(e.Config[len(e.Config)-1], ConfigDir) }
 
@@ -137,7 +165,16 @@ func (e Env) write(l listFile) error {
 		return err
 	}
 	defer root.Close()
-	return atomicfile.Write(root, l.Name+".conflist", append(data, '\n'), 0o644)
+	data = append(data, '\n')
+	err = atomicfile.Create(root, listName(l.Name), data, 0o644)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// It masks, or somebody has written it meanwhile.
+	if err := e.fileIsFree(l.Name); err != nil {
+		return err
+	}
+	return atomicfile.Write(root, listName(l.Name), data, 0o644)
 }
 
 // use is a range of addresses somebody has.

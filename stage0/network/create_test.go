@@ -152,6 +152,34 @@ func TestCreateAndDelete(t *testing.T) {
 	}
 }
 
+// A file is another network's by the name inside: create wrote over it, or over
+// its layer's, and that network was gone.
+func TestCreateSparesTheFileOfAnotherNetwork(t *testing.T) {
+	const other = `{"name":"other","plugins":[{"type":"gantry-bridge","subnets":[{"subnet":"10.70.0.0/24"}]}]}`
+	for _, layer := range []int{0, 1} {
+		e := environment(t)
+		file := e.Config[layer] + "/net.d/shop.conflist"
+		write(t, file, other)
+		err := e.Create("shop", Settings{Subnets: []string{"10.72.0.0/24"}})
+		if want := "create network shop: " + file + ` describes the network "other"`; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+		if n, err := e.Find("other"); err != nil || n.File != file {
+			t.Errorf("%+v, %v", n, err)
+		}
+	}
+	// One that is masked already is nobody's.
+	e := environment(t)
+	write(t, e.Config[0]+"/net.d/shop.conflist", other)
+	write(t, e.Config[1]+"/net.d/shop.conflist", "")
+	if err := e.Create("shop", Settings{Subnets: []string{"10.72.0.0/24"}}); err != nil {
+		t.Error(err)
+	}
+	if n, err := e.Find("shop"); err != nil || n.Made().Created.IsZero() {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
+
 func TestReadPlugins(t *testing.T) {
 	for text, want := range map[string]string{
 		"[Plugins]\nPath=/a:/b/\nTimeout=3s\nLists=\n": "",
