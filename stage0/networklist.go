@@ -240,7 +240,8 @@ func (e Env) removeNetwork(ctx context.Context, name string, force bool) (bool, 
 			}
 		}
 	}
-	return true, e.networks().Delete(n)
+	err = e.networks().Delete(n)
+	return err == nil, err
 }
 
 // PruneNetworks deletes the networks that create made and no pod is on.

@@ -433,19 +433,24 @@ func (e Env) Delete(n Network) error {
 		return err
 	}
 	defer unlock()
-	free, err := e.leases(n.Name).WhileFree(func() error {
-		if _, err := bridge.Remove(e.place(n.Name)); err != nil {
-			return err // while it is described, it can be tried again
-		}
-		if err := os.Remove(n.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return os.RemoveAll(e.place(n.Name))
-	})
+	free, err := e.leases(n.Name).WhileFree(func() error { return e.delete(n) })
 	if err == nil && !free {
 		err = fmt.Errorf("the network %s has just got a pod", n.Name)
 	}
 	return err
+}
+
+// delete removes the description first: where that fails the network stays
+// whole. A bridge that then cannot be deleted is gc's, by the directory that is
+// left.
+func (e Env) delete(n Network) error {
+	if err := os.Remove(n.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := bridge.Remove(e.place(n.Name)); err != nil {
+		return err
+	}
+	return os.RemoveAll(e.place(n.Name))
 }
 
 // Kept is returned for a network that is not gantry's to delete.
