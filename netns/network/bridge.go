@@ -55,6 +55,10 @@ func ParseBridge(name, iface string, element []byte) (Bridge, error) {
 	return b, err
 }
 
+// leastMTU6 is what IPv6 takes of every link (RFC 8200); with less the kernel has
+// no IPv6 there.
+const leastMTU6 = 1280
+
 // Complete fills in what was left out, and says what cannot be.
 func (b *Bridge) Complete(name string) error {
 	if b.Bridge == "" {
@@ -76,6 +80,9 @@ func (b *Bridge) Complete(name string) error {
 		if err := b.Subnets[i].complete(); err != nil {
 			return fmt.Errorf("subnets[%d]: %w", i, err)
 		}
+	}
+	if b.MTU != 0 && b.MTU < leastMTU6 && b.Has(true) {
+		return fmt.Errorf("mtu: %d is below %d, the least for IPv6", b.MTU, leastMTU6)
 	}
 	// IPv4 first: it is what people look for.
 	slices.SortStableFunc(b.Subnets, func(x, y Subnet) int { return x.Subnet.Addr().BitLen() - y.Subnet.Addr().BitLen() })
@@ -109,6 +116,9 @@ func (s *Subnet) complete() error {
 	if p != p.Masked() {
 		return fmt.Errorf("subnet: %s has bits beyond its length: %s", p, p.Masked())
 	}
+	if what := special(p); what != "" {
+		return fmt.Errorf("subnet: %s has %s, which no pod can have", p, what)
+	}
 	if spare := p.Addr().BitLen() - p.Bits(); spare < 2 {
 		return fmt.Errorf("subnet: %s has no room for a gateway and a pod", p)
 	}
@@ -134,6 +144,26 @@ func (s *Subnet) complete() error {
 		return fmt.Errorf("rangeEnd: %s comes before rangeStart %s", s.Last, s.First)
 	}
 	return nil
+}
+
+// special says which addresses of a prefix no pod can have (RFC 6890).
+func special(p netip.Prefix) string {
+	for _, s := range [][2]string{
+		{"0.0.0.0/8", "unspecified addresses"},
+		{"::/128", "unspecified addresses"},
+		{"127.0.0.0/8", "addresses of the loopback"},
+		{"::1/128", "addresses of the loopback"},
+		{"169.254.0.0/16", "link-local addresses"},
+		{"fe80::/10", "link-local addresses"},
+		{"224.0.0.0/4", "multicast addresses"},
+		{"ff00::/8", "multicast addresses"},
+		{"240.0.0.0/4", "reserved addresses"},
+	} {
+		if netip.MustParsePrefix(s[0]).Overlaps(p) {
+			return s[1]
+		}
+	}
+	return ""
 }
 
 // bounds are the first and the last address a host of the subnet can have. The

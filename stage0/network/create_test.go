@@ -43,6 +43,8 @@ func TestBridgeFromSettings(t *testing.T) {
 		{"no range", Settings{Ranges: []string{"many"}}, `--ip-range "many": it is neither ADDRESS/LENGTH nor FIRST-LAST`},
 		{"no mtu", Settings{Options: []string{"mtu=big"}}, `--opt mtu=big: "big" is no number of bytes`},
 		{"small mtu", Settings{Options: []string{"mtu=9"}}, "mtu: 9 is not between 68 and 65535"},
+		{"small mtu for IPv6", Settings{IPv6: true, Options: []string{"mtu=1000"}}, "mtu: 1000 is below 1280, the least for IPv6"},
+		{"loopback", Settings{Subnets: []string{"127.0.0.0/24"}}, "subnets[0]: subnet: 127.0.0.0/24 has addresses of the loopback, which no pod can have"},
 		{"isolate maybe", Settings{Options: []string{"isolate=maybe"}}, "--opt isolate=maybe: use true, strict (the same) or false"},
 		{"vlan", Settings{Options: []string{"vlan=3"}}, "--opt vlan=3 is not supported: there are mtu= and isolate="},
 		{"long interface", Settings{Interface: "a-name-that-is-too-long"}, `bridge: "a-name-that-is-too-long" cannot be the name of an interface: up to 15 letters, digits, '-', '_' and '.'`},
