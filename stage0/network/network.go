@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/netns/bridge"
 	"github.com/gantryrun/gantry/netns/cni"
 	"github.com/gantryrun/gantry/netns/lease"
@@ -242,12 +243,13 @@ func (e Env) defaultBridge(files []cni.File) (network.Bridge, error) {
 	b := network.Bridge{Type: network.BridgeType, Bridge: e.bridgeName(name)}
 	file := filepath.Join(e.place(name), "subnets.json")
 	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 {
 		data, err = e.chooseSubnets(file, files)
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &b.Subnets)
+	if err != nil {
+		return b, fmt.Errorf("choose addresses of the network %s: %w", name, err)
 	}
+	err = json.Unmarshal(data, &b.Subnets)
 	if !bridge.IPv6() {
 		b.Subnets = slices.DeleteFunc(b.Subnets, func(s network.Subnet) bool { return s.Subnet.Addr().Is6() })
 	}
@@ -255,7 +257,8 @@ func (e Env) defaultBridge(files []cni.File) (network.Bridge, error) {
 		err = b.Complete(name)
 	}
 	if err != nil {
-		return b, fmt.Errorf("choose addresses of the network %s: %w", name, err)
+		err = fmt.Errorf("read %s, the addresses of the network %s: %w", file, name, err)
+		return b, hint.With(err, "remove the file when no pod is on the network: others are chosen then")
 	}
 	return b, nil
 }
@@ -288,7 +291,11 @@ func (e Env) chooseSubnets(file string, files []cni.File) ([]byte, error) {
 	if err = errors.Join(err, temp.Close()); err != nil {
 		return nil, err
 	}
-	if err := os.Link(temp.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+	take := os.Link
+	if fi, err := os.Stat(file); err == nil && fi.Size() == 0 {
+		take = os.Rename // nobody's choice, but a file that somebody emptied
+	}
+	if err := take(temp.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	return os.ReadFile(file)
