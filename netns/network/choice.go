@@ -180,6 +180,9 @@ func (j *Join) setMAC(s string) error {
 	if mac[0]&1 != 0 {
 		return fmt.Errorf("%q is a group's MAC address: the first byte must be even", s)
 	}
+	if !slices.ContainsFunc(mac, func(b byte) bool { return b != 0 }) {
+		return fmt.Errorf("%q is no interface's MAC address", s) // the kernel takes none like it
+	}
 	j.MAC = mac.String()
 	return nil
 }
