@@ -18,12 +18,14 @@ import (
 // maxHosts bounds a hosts file, which its pod can write.
 const maxHosts = 1 << 20
 
-// maxMember bounds the lines of one pod.
-const maxMember = 16 << 10
+// MaxMember bounds the lines of one pod. With more it could not be told of.
+const MaxMember = 16 << 10
 
 // Sync rewrites the part about a network in the hosts file of every pod that
 // is on it. members is its directory, locked meanwhile; runs a descriptor of the
-// directory with the pods that run. A member without a pod is forgotten.
+// directory with the pods that run. A member without a pod is forgotten. No file
+// is rewritten when one that we have written cannot be read: the others would
+// lose addresses that are there.
 func Sync(network, members string, runs int) error {
 	dir, err := unix.Open(members, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) //nolint:forbidigo // ours, below the run directory
 	if err != nil {
@@ -42,49 +44,44 @@ func Sync(network, members string, runs int) error {
 	if err != nil {
 		return errors.New("list members of network " + network + ": " + err.Error())
 	}
-	pods, lines := present(dir, runs, names)
-	defer func() {
-		for _, fd := range pods {
-			if fd >= 0 {
-				_ = unix.Close(fd)
-			}
-		}
-	}()
+	pods, lines, err := present(dir, runs, names)
+	if err != nil {
+		return errors.New("read members of network " + network + ": " + err.Error())
+	}
 	w := newWriter(network, lines)
-	for i, fd := range pods {
-		if fd >= 0 {
-			w.rewrite(fd, i)
+	for i, name := range pods {
+		if err := w.rewriteAt(runs, name, i); err != nil {
+			return errors.New("open " + name + "/hosts for network " + network + ": " + err.Error())
 		}
 	}
 	return nil
 }
 
-// present opens the hosts file of every member, -1 where the pod has none, and
-// reads its lines.
-func present(dir, runs int, names []string) (pods []int, lines [][]byte) {
+// present returns the members whose pods are there, and the lines of each.
+func present(dir, runs int, names []string) (pods []string, lines [][]byte, err error) {
 	for _, name := range names {
 		if len(name) == 0 || name[0] == '.' {
 			continue
 		}
-		fd, err := unix.Openat(runs, name+"/hosts", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		var st unix.Stat_t
+		err := unix.Fstatat(runs, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if err == unix.ENOENT {
-			var st unix.Stat_t
-			if unix.Fstatat(runs, name, &st, unix.AT_SYMLINK_NOFOLLOW) == unix.ENOENT {
-				_ = unix.Unlinkat(dir, name, 0)
-				continue
-			}
-			fd = -1 // --no-hosts: it is told of nobody, and others of it
-		} else if err != nil {
+			_ = unix.Unlinkat(dir, name, 0)
 			continue
+		}
+		if err != nil {
+			return nil, nil, errors.New(name + ": " + err.Error())
 		}
 		text, err := readAt(dir, name)
-		if err != nil {
-			_ = unix.Close(fd)
-			continue
+		if err == unix.ENOENT {
+			continue // it has just left
 		}
-		pods, lines = append(pods, fd), append(lines, text)
+		if err != nil {
+			return nil, nil, errors.New(name + ": " + err.Error())
+		}
+		pods, lines = append(pods, name), append(lines, text)
 	}
-	return pods, lines
+	return pods, lines, nil
 }
 
 func readAt(dir int, name string) ([]byte, error) {
@@ -93,7 +90,7 @@ func readAt(dir int, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	return read(fd, nil, maxMember)
+	return read(fd, nil, MaxMember)
 }
 
 // read returns what a file has, in a buffer that it makes larger if it has to.
@@ -129,6 +126,22 @@ func newWriter(network string, lines [][]byte) *writer {
 		w.from = append(w.from, len(w.lines))
 	}
 	return w
+}
+
+// rewriteAt rewrites the hosts file of a running pod, one open at a time: there
+// may be more pods than this process may have descriptors.
+func (w *writer) rewriteAt(runs int, pod string, self int) error {
+	fd, err := unix.Openat(runs, pod+"/hosts", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+		w.rewrite(fd, self)
+		return unix.Close(fd)
+	case unix.EMFILE, unix.ENFILE, unix.ENOMEM:
+		return err
+	}
+	// --no-hosts, or the pod made something else of it: it is told of nobody, and
+	// others of it.
+	return nil
 }
 
 // rewrite replaces the network's part of a hosts file in place: it is mounted

@@ -4,6 +4,7 @@ package neighbours
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -193,6 +194,61 @@ func TestHostsFilesOfHostilePods(t *testing.T) {
 				t.Errorf("a file outside was written: %q", b)
 			}
 		})
+	}
+}
+
+// A file of ours that cannot be read is an error, and everybody keeps the
+// addresses they had: they lost that pod's.
+func TestNoFileIsRewrittenWithoutWhatCannotBeRead(t *testing.T) {
+	w := newWorld(t)
+	w.comes("a", db)
+	w.comes("b", web)
+	w.write(w.members, "b", strings.Repeat("x", MaxMember+1))
+	if err := Sync("back", w.members, w.fd); err == nil || !strings.Contains(err.Error(), "read members of network back: b: ") {
+		t.Errorf("%v", err)
+	}
+	w.has("a", base+part(db, web))
+}
+
+// A network may have more pods than this process may have open files.
+func TestMorePodsThanDescriptors(t *testing.T) {
+	w := newWorld(t)
+	for i := range 64 {
+		name := fmt.Sprintf("pod%02d", i)
+		w.write(w.runs, name+"/hosts", base)
+		w.write(w.members, name, "10.1.0.9\t"+name+"\n")
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	probe, err := os.Open(w.runs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := uint64(probe.Fd())
+	limit := func(n uint64) {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: old.Max}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	probe.Close()
+	limit(free + 8)
+	err = Sync("back", w.members, w.fd)
+	// With the directory alone there is an error, and not a word less.
+	limit(free + 1)
+	none := Sync("back", w.members, w.fd)
+	limit(old.Cur)
+	if err != nil {
+		t.Error(err)
+	}
+	if none == nil {
+		t.Error("no error without descriptors")
+	}
+	for i := range 64 {
+		if got := strings.Count(w.hosts(fmt.Sprintf("pod%02d", i)), "10.1.0.9"); got != 64 {
+			t.Errorf("pod%02d knows of %d pods", i, got)
+		}
 	}
 }
 

@@ -187,9 +187,16 @@ func (j *Join) setMAC(s string) error {
 	return nil
 }
 
+// maxAliases bounds the bytes of a pod's aliases on a network: they are in the
+// hosts file of each of its pods, a time for each address.
+const maxAliases = 4096
+
 func (j *Join) addAlias(s string) error {
 	if err := CheckHost(s); err != nil {
 		return err
+	}
+	if n := len(strings.Join(j.Aliases, " ")) + len(s); n > maxAliases {
+		return fmt.Errorf("%q is too much: the aliases of a pod on a network have at most %d letters together", s, maxAliases)
 	}
 	j.Aliases = append(j.Aliases, s)
 	return nil

@@ -4,6 +4,7 @@ package network
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -52,6 +53,7 @@ func TestChoicesOfPodmanAndOurs(t *testing.T) {
 }
 
 func TestChoicesThatAreRefused(t *testing.T) {
+	long := strings.Repeat("x", 240)
 	for _, c := range []struct {
 		in   []string
 		s    Shorthand
@@ -83,6 +85,8 @@ func TestChoicesThatAreRefused(t *testing.T) {
 		{in: []string{"a:mac=00:00:00:00:00:00"}, want: `"00:00:00:00:00:00" is no interface's MAC address`},
 		{s: Shorthand{MAC: "00-00-00-00-00-00"}, want: `--mac-address: "00-00-00-00-00-00" is no interface's MAC address`},
 		{s: Shorthand{MAC: "01:00:5e:00:00:01"}, want: `--mac-address: "01:00:5e:00:00:01" is a group's MAC address`},
+		{s: Shorthand{Aliases: slices.Repeat([]string{long}, 80)}, want: `--network-alias: "` + long + `" is too much: the aliases of a pod on a network have at most 4096 letters together`},
+		{in: []string{"a:alias=" + long + strings.Repeat(",alias="+long, 79)}, want: `is too much: the aliases`},
 		{in: []string{"a:alias=-x"}, want: `"-x" is not a host name`},
 		{in: []string{"a:interface=lo"}, want: `"lo" cannot be the name of an interface`},
 		{in: []string{"a:interface=a/b"}, want: `"a/b" cannot be the name of an interface`},

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/gantryrun/gantry/internal/hint"
+	"github.com/gantryrun/gantry/internal/neighbours"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/netns/bridge"
 	"github.com/gantryrun/gantry/netns/cni"
@@ -357,6 +358,10 @@ func (p *Placed) join(u *undo.Stack) error {
 			if len(a.Names) > 0 {
 				fmt.Fprintf(&text, "%s\t%s\n", prefix.Addr(), strings.Join(a.Names, " "))
 			}
+		}
+		if n := text.Len(); n > neighbours.MaxMember {
+			err := fmt.Errorf("join network %s: the pod's names, for each of its %d addresses, have %d bytes in /etc/hosts, more than %d", a.Network, len(a.Addresses), n, neighbours.MaxMember)
+			return hint.With(err, "give it fewer names by --network-alias")
 		}
 		dir := p.env.members(a.Network)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
