@@ -86,22 +86,24 @@ func (e Env) Find(name string) (Network, error) {
 }
 
 func (e Env) find(files []cni.File, name string) (Network, error) {
+	if name == network.DefaultName && e.builtIn(files) {
+		b, err := e.defaultBridge(files)
+		return Network{Name: name, Bridge: &b}, err
+	}
 	list, err := cni.Find(files, name)
 	switch {
-	case err == nil:
+	case err == nil && !list.Shared:
 		return e.fromList(list)
-	case !errors.Is(err, cni.ErrNotFound):
+	case err != nil && !errors.Is(err, cni.ErrNotFound):
 		return Network{}, err
 	}
-	// What cannot be read does not say its name but by the file's.
 	for _, f := range files {
-		if f.Name == "" && f.Problem != nil && strings.TrimSuffix(filepath.Base(f.File), filepath.Ext(f.File)) == name {
+		if unnamed(f, name) && (err != nil || !f.Shared) {
 			return Network{}, f.Problem
 		}
 	}
-	if name == network.DefaultName && !e.Masked() {
-		b, err := e.defaultBridge(files)
-		return Network{Name: name, Bridge: &b}, err
+	if err == nil {
+		return e.fromList(list)
 	}
 	var known []string
 	if !e.Masked() {
@@ -114,6 +116,20 @@ func (e Env) find(files []cni.File, name string) (Network, error) {
 	}
 	slices.Sort(known)
 	return Network{}, &NotFound{name, known, cni.Broken(files)}
+}
+
+// unnamed tells whether a file that cannot be read is a network's: it does not
+// say its name but by the file's.
+func unnamed(f cni.File, name string) bool {
+	return f.Name == "" && f.Problem != nil && strings.TrimSuffix(filepath.Base(f.File), filepath.Ext(f.File)) == name
+}
+
+// builtIn tells whether the default network is gantry's: a file of its own
+// configuration replaces it, and none that other programs use too.
+func (e Env) builtIn(files []cni.File) bool {
+	return !e.Masked() && !slices.ContainsFunc(files, func(f cni.File) bool {
+		return !f.Shared && (f.Name == network.DefaultName || unnamed(f, network.DefaultName))
+	})
 }
 
 // List returns every network that can be read, the built-in one among them, and

@@ -5,6 +5,7 @@ package network
 import (
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,6 +49,33 @@ func TestDefaultWithADamagedChoice(t *testing.T) {
 		_, err := e.Find(network.DefaultName)
 		if err == nil || !strings.Contains(err.Error(), "read "+file+", the addresses of the network default: ") {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// A name that both have is gantry's, the built-in one too: a list of another
+// program's replaced it for every pod.
+func TestDefaultIsNotThatOfOtherPrograms(t *testing.T) {
+	const theirs = `{"name":"default","plugins":[{"type":"bridge","ipam":{"type":"host-local","subnet":"10.71.0.0/24"}}]}`
+	for _, text := range []string{theirs, "{"} {
+		e := environment(t)
+		write(t, filepath.Dir(e.Config[0])+"/shared/default.conflist", text)
+		if n, err := e.Find(network.DefaultName); err != nil || n.Bridge == nil {
+			t.Errorf("%+v, %v", n, err)
+		}
+		all, _, err := e.List()
+		if err != nil || len(all) != 1 || all[0].Bridge == nil {
+			t.Errorf("%+v, %v", all, err)
+		}
+		// One in its own configuration does, whatever its file is called.
+		write(t, e.Config[0]+"/net.d/10-site.conflist", theirs)
+		if n, err := e.Find(network.DefaultName); err != nil || n.List == nil || n.List.Shared {
+			t.Errorf("%+v, %v", n, err)
+		}
+		write(t, e.Config[1]+"/net.d/default.conflist", "{")
+		write(t, e.Config[1]+"/net.d/10-site.conflist", "")
+		if n, err := e.Find(network.DefaultName); err == nil {
+			t.Errorf("the broken file is passed over: %+v", n)
 		}
 	}
 }
