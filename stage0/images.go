@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -311,11 +310,11 @@ type ImageFreed struct {
 // from.
 type ImageInUse struct {
 	Reference string
-	Pods      []string
+	Pods      []string // their UUIDs
 }
 
 func (u *ImageInUse) Error() string {
-	return fmt.Sprintf("image %s is used by pod %s", u.Reference, u.Pods[0])
+	return fmt.Sprintf("image %s is used by pod %s", u.Reference, pod.Short(u.Pods[0]))
 }
 
 // Hint says what to do about it.
@@ -351,14 +350,19 @@ func RemoveImages(e Env, names []string, force bool) (ImageFreed, error) {
 	return freed, errors.Join(errs...)
 }
 
-func (l *library) untag(name string, pins map[digest.Digest][]string, force bool) error {
+func (l *library) untag(name string, pins needs[digest.Digest], force bool) error {
 	ref, err := image.Parse(name)
 	if err != nil {
 		return err
 	}
 	img, _, err := l.read(ref, "")
-	if users := pins[img.ManifestDescriptor.Digest]; err == nil && len(users) > 0 && !force {
-		return &ImageInUse{ref.Familiar(), users}
+	if err == nil && !force {
+		if users := pins.by[img.ManifestDescriptor.Digest]; len(users) > 0 {
+			return &ImageInUse{ref.Familiar(), users}
+		}
+		if err := pins.doubt("image " + ref.Familiar()); err != nil {
+			return err
+		}
 	}
 	if err := l.store.Untag(ref); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
@@ -386,35 +390,32 @@ func GCImages(e Env) (ImageFreed, error) {
 }
 
 // pins are the manifests that prepared and running pods are made from, with
-// the pods.
-func (l *library) pins() (map[digest.Digest][]string, error) {
-	pins := map[digest.Digest][]string{}
+// the pods. The fetch of one that is being made holds a lease.
+func (l *library) pins() (needs[digest.Digest], error) {
+	var pins needs[digest.Digest]
 	err := l.e.pods().List(func(p *pod.Pod) error {
-		if !slices.Contains([]pod.Phase{pod.Prepare, pod.Prepared, pod.Run}, p.Phase()) {
-			return nil
-		}
-		m, err := p.Manifest()
-		if err != nil {
-			return nil // it vanished, or is not written yet: its fetch holds a lease
-		}
-		for _, a := range m.Apps {
-			d := digest.Digest(a.Manifest)
-			pins[d] = append(pins[d], pod.Short(p.UUID))
-		}
-		for _, i := range m.Images {
-			d := digest.Digest(i.Manifest)
-			pins[d] = append(pins[d], pod.Short(p.UUID))
-		}
+		pins.add(p, func(m pod.Manifest) (of []digest.Digest) {
+			for _, a := range m.Apps {
+				of = append(of, digest.Digest(a.Manifest))
+			}
+			for _, i := range m.Images {
+				of = append(of, digest.Digest(i.Manifest))
+			}
+			return of
+		})
 		return nil
-	})
+	}, pod.Prepare, pod.Prepared, pod.Run)
 	return pins, err
 }
 
 // collect sweeps the store, then the receipts of what is gone, then the trees
 // no receipt names: in this order a kill in between leaves more than needed,
 // never less.
-func (l *library) collect(freed *ImageFreed, pins map[digest.Digest][]string) error {
-	f, err := l.store.GC(func(d digest.Digest) bool { return len(pins[d]) > 0 })
+func (l *library) collect(freed *ImageFreed, pins needs[digest.Digest]) error {
+	if err := pins.doubt("what no name needs"); err != nil {
+		return fmt.Errorf("collect images: %w", err)
+	}
+	f, err := l.store.GC(func(d digest.Digest) bool { return len(pins.by[d]) > 0 })
 	freed.Blobs += f.Blobs
 	freed.Bytes += f.Bytes
 	if err != nil {
@@ -424,7 +425,7 @@ func (l *library) collect(freed *ImageFreed, pins map[digest.Digest][]string) er
 	_ = unreadable
 	var keep []tree.Tree
 	for _, r := range receipts {
-		if !f.Live[r.Manifest] || !l.named(r) && len(pins[r.Manifest]) == 0 {
+		if !f.Live[r.Manifest] || !l.named(r) && len(pins.by[r.Manifest]) == 0 {
 			if err := l.receipts.Remove(r.Reference, r.Manifest); err != nil {
 				return fmt.Errorf("remove receipt of %s: %w", r.Reference, err)
 			}

@@ -29,7 +29,8 @@ type Volume struct {
 	Options    map[string]string `json:"options,omitempty"`
 	UID        uint32            `json:"uid"`
 	GID        uint32            `json:"gid"`
-	Pods       []string          `json:"pods"` // that mount it, running or not
+	Pods       []string          `json:"pods"`              // the UUIDs of those that mount it, running or not
+	Problem    string            `json:"problem,omitempty"` // why its record cannot be read
 }
 
 // VolumeSettings are what volume create takes.
@@ -77,7 +78,8 @@ func pairs(flag string, values []string) (map[string]string, error) {
 }
 
 // ListVolumes returns the volumes for which all filters hold, by name. One
-// that vanishes meanwhile is left out.
+// that vanishes meanwhile is left out; one whose record cannot be read has a
+// Problem, and hides no other.
 func ListVolumes(e Env, filter []string) ([]Volume, error) {
 	tests, err := volumeFilters(filter)
 	if err != nil {
@@ -127,17 +129,20 @@ func InspectVolumes(e Env, names []string) ([]Volume, error) {
 	return out, nil
 }
 
-func (e Env) volume(name string, users map[string][]string) (Volume, error) {
+func (e Env) volume(name string, users needs[string]) (Volume, error) {
 	r, err := e.volumes().Load(name)
-	if err != nil {
+	if errors.Is(err, volume.ErrNotFound) {
 		return Volume{}, err
 	}
 	v := Volume{
-		Name: r.Name, Mountpoint: e.volumes().Mountpoint(name), Created: r.Created,
-		Labels: r.Labels, Options: r.Options, Pods: users[name],
+		Name: name, Mountpoint: e.volumes().Mountpoint(name), Created: r.Created,
+		Labels: r.Labels, Options: r.Options, Pods: users.by[name],
 	}
 	if v.Pods == nil {
 		v.Pods = []string{}
+	}
+	if err != nil {
+		v.Problem = err.Error()
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(v.Mountpoint, &st); err != nil {
@@ -148,23 +153,16 @@ func (e Env) volume(name string, users map[string][]string) (Volume, error) {
 }
 
 // volumeUsers are the pods that mount each volume, whether they run or not, as
-// their own records say.
-func (e Env) volumeUsers() (map[string][]string, error) {
-	users := map[string][]string{}
+// their own records say. One that is being made holds its volumes until its
+// record names them.
+func (e Env) volumeUsers() (needs[string], error) {
+	var users needs[string]
 	err := e.pods().List(func(p *pod.Pod) error {
 		if p.Phase() == pod.Embryo || p.Phase() == pod.Garbage {
 			return nil
 		}
-		if _, err := e.sweepOne(p); err != nil || p.Phase() == pod.Garbage {
-			return nil
-		}
-		m, err := p.Manifest()
-		if err != nil {
-			return nil // it vanished, or holds its volumes until it says so
-		}
-		for _, name := range m.Volumes {
-			users[name] = append(users[name], pod.Short(p.UUID))
-		}
+		_, _ = e.sweepOne(p) // one that cannot be swept keeps what it has
+		users.add(p, func(m pod.Manifest) []string { return m.Volumes })
 		return nil
 	})
 	return users, err
@@ -191,7 +189,10 @@ func RemoveVolumes(ctx context.Context, e Env, names []string, force bool) ([]st
 func (e Env) removeVolume(ctx context.Context, name string, force bool) error {
 	usedBy := func() ([]string, error) {
 		users, err := e.volumeUsers()
-		return users[name], err
+		if err == nil {
+			err = users.doubt("volume " + name)
+		}
+		return users.by[name], err
 	}
 	err := e.volumes().Remove(name, usedBy)
 	var used *volume.InUse
@@ -215,6 +216,10 @@ func PruneVolumes(ctx context.Context, e Env, filter []string) ([]string, error)
 	removed := []string{}
 	var errs []error
 	for _, v := range unused {
+		if v.Problem != "" {
+			errs = append(errs, errors.New(v.Problem)) // it may not be what it looks like
+			continue
+		}
 		err := e.removeVolume(ctx, v.Name, false)
 		var used *volume.InUse
 		switch {

@@ -77,6 +77,30 @@ func (p *Pod) Manifest() (Manifest, error) {
 	return m, nil
 }
 
+// IfWritten is Manifest for who asks what pods need. ok is false for a pod that
+// is being made, whose manifest may be written only in part, and for one that
+// is going or gone; an error is that of a pod that may need anything.
+func (p *Pod) IfWritten() (m Manifest, ok bool, err error) {
+	for {
+		at := p.phase
+		if m, err = p.Manifest(); err == nil {
+			return m, true, nil
+		}
+		if gone := p.locate(); gone != nil {
+			if vanished(gone) {
+				gone = nil
+			}
+			return m, false, gone
+		}
+		switch p.phase {
+		case Embryo, Prepare, Garbage:
+			return m, false, nil
+		case at:
+			return m, false, err
+		}
+	}
+}
+
 // WriteFile writes a file of an owned pod that nobody reads yet: a pod under
 // preparation needs no renames, because the pod itself is renamed when it is
 // whole. perm is not narrowed by the umask: an app must be able to read its

@@ -241,7 +241,7 @@ func (d Dir) Names() ([]string, error) {
 // InUse is a volume that pods mount.
 type InUse struct {
 	Name string
-	Pods []string
+	Pods []string // their UUIDs: short ones could be names of other pods
 }
 
 func (u *InUse) Error() string {

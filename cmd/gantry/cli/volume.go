@@ -52,6 +52,11 @@ func (a *app) volumeListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, v := range volumes {
+				if v.Problem != "" {
+					a.warn("%s", v.Problem)
+				}
+			}
 			if quiet {
 				for _, v := range volumes {
 					fmt.Fprintln(a.out, v.Name)
