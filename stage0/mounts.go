@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -254,10 +255,26 @@ func (r *ready) chown(e Env, m bundle.Mount) error {
 	if !slices.Contains(r.spec.Mounts[at].Options, "idmap") {
 		user.UID, user.GID = hostID(r.spec.Linux.UIDMappings, user.UID), hostID(r.spec.Linux.GIDMappings, user.GID)
 	}
-	if m.Volume == "" {
-		return volume.Chown(r.spec.Mounts[at].Source, "", user.UID, user.GID)
+	source := r.spec.Mounts[at].Source
+	if m.Volume != "" {
+		source = e.volumes().Mountpoint(m.Volume)
 	}
-	return volume.Chown(e.volumes().Mountpoint(m.Volume), m.Sub, user.UID, user.GID)
+	root, err := os.OpenFile(source, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if m.Volume == "" {
+		// Links may lead elsewhere: what is open is judged, and then given,
+		// whatever becomes of the path.
+		if source, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(root.Fd()))); err == nil {
+			err = bundle.NotVital(source)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return volume.Chown(root, m.Sub, user.UID, user.GID)
 }
 
 // podImages are the images beside its own that a pod's record names.

@@ -191,7 +191,7 @@ func (b *builder) bind(source, dest string, options []string) (specs.Mount, erro
 	}
 	source = path.Clean(source)
 	if o.chown {
-		if err := notVital(source); err != nil {
+		if err := NotVital(source); err != nil {
 			return specs.Mount{}, err
 		}
 	}
@@ -200,8 +200,9 @@ func (b *builder) bind(source, dest string, options []string) (specs.Mount, erro
 	return o.mount(dest, source), nil
 }
 
-// notVital keeps option U from giving away what the host lives by.
-func notVital(source string) error {
+// NotVital keeps option U from giving away what the host lives by. It is asked
+// for what the user wrote, and again for where links led.
+func NotVital(source string) error {
 	vital := []string{
 		"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt",
 		"/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log", "/usr/bin", "/usr/lib",

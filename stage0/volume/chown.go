@@ -11,24 +11,20 @@ import (
 	"github.com/gantryrun/gantry/internal/rootfs"
 )
 
-// Chown gives what is at path, or at sub below it, to a user, with all that
-// lies below on the same mount. Links are given, not followed: whoever writes
-// there meanwhile cannot have another file given to him.
-func Chown(path, sub string, uid, gid uint32) error {
-	root, err := os.OpenFile(path, unix.O_PATH, 0)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
+// Chown gives what root is opened on, or what is at sub below it, to a user, with
+// all that lies below on the same mount. Links are given, not followed: whoever
+// writes there meanwhile cannot have another file given to him.
+func Chown(root *os.File, sub string, uid, gid uint32) error {
 	own := root
 	if sub != "" {
+		var err error
 		if own, err = rootfs.Open(root, sub, unix.O_PATH, 0); err != nil {
 			return err
 		}
 		defer own.Close()
 	}
 	if err := chown(int(own.Fd()), int(uid), int(gid)); err != nil {
-		return &os.PathError{Op: "chown", Path: path, Err: err}
+		return &os.PathError{Op: "chown", Path: root.Name(), Err: err}
 	}
 	return nil
 }

@@ -303,7 +303,12 @@ func TestChownFollowsNoLink(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Chown(dir, "", 4711, 4712); err != nil {
+	root, err := os.OpenFile(dir, unix.O_PATH, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := Chown(root, "", 4711, 4712); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]uint32{secret: 0, outside: 0, dir + "/a/b": 4711, dir + "/loop": 4711, dir + "/file": 4711} {
@@ -311,7 +316,7 @@ func TestChownFollowsNoLink(t *testing.T) {
 			t.Errorf("%s belongs to %d, want %d", path, got, want)
 		}
 	}
-	if err := Chown(dir, "file", 1, 1); err == nil {
+	if err := Chown(root, "file", 1, 1); err == nil {
 		t.Error("a link that leads out was taken for a part")
 	}
 }
