@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -118,6 +119,49 @@ func TestRunIsPrepareAndRunPrepared(t *testing.T) {
 		if got := config(uuid); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
+	}
+}
+
+// A process that outlives its supervisor has the ids of its pod: they were given
+// to the next pod while it still ran, as that pod's root.
+func TestIDsAreFreeWhenTheirProcessesAreGone(t *testing.T) {
+	h := newHost(t)
+	file := filepath.Join(h.dir, "pid")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(file, 0o666), os.Chmod(h.dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	uuid := h.gantry("run", "-d", "--userns=auto", "--pid=host", "-v", file+":/pid", h.ref, "sh", "-c", "sleep 1000 & echo $! > /pid; wait")
+	var pid int
+	for end := time.Now().Add(10 * time.Second); pid == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		b, _ := os.ReadFile(file)
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+	}
+	if pid == 0 {
+		t.Fatal("it did not start")
+	}
+	if err := syscall.Kill(must(Status(h.env, uuid))(t).Supervisor, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p := must(h.env.pods().Find(uuid))(t)
+	defer p.Close()
+	if err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	runs := func() bool { // a zombie has no command line
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return len(b) > 0
+	}
+	if !runs() {
+		t.Fatal("nothing outlived the supervisor")
+	}
+	if left := h.env.sweepIDs(); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+	if runs() {
+		t.Error("its ids are free while it runs")
 	}
 }
 

@@ -158,13 +158,35 @@ func (e Env) sweepIDs() []userns.Range {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // its supervisor was faster
 		}
-		if err == nil && !e.pods().Active(holder) {
+		if err == nil && e.over(holder) {
 			_ = os.Remove(e.idLink(entry.Name()))
 			continue
 		}
 		left = append(left, r)
 	}
 	return left
+}
+
+// over says whether nothing of a pod can be running any more. What is left of
+// one whose supervisor was killed is killed first: it would run on as the user
+// of the next pod.
+func (e Env) over(uuid string) bool {
+	if e.pods().Active(uuid) {
+		return false
+	}
+	if !pod.ValidUUID(uuid) {
+		return true // nobody's
+	}
+	p, err := e.pods().Find(uuid)
+	if err != nil {
+		return errors.Is(err, pod.ErrNotFound)
+	}
+	defer p.Close()
+	if p.Phase() != pod.Run {
+		return true
+	}
+	_, err = e.sweepOne(p)
+	return err == nil && p.Phase() != pod.Run
 }
 
 func noIDs(size uint32, taken int, whose string) error {
