@@ -196,6 +196,7 @@ type Mount struct {
 	Target   string   `json:"target"`
 	Plain    bool     `json:"plain,omitempty"`  // the target may not be reached through a symbolic link
 	CopyUp   bool     `json:"copyUp,omitempty"` // start with what the image has at Target
+	Yield    bool     `json:"yield,omitempty"`  // left out where Target lies on another mount of the pod
 	Optional bool     `json:"optional,omitempty"`
 	// Else is the source of a bind mount, counted from 1, that takes its place
 	// where the namespace it is about does not belong to the user namespace.
@@ -211,6 +212,7 @@ type Bind struct {
 	Target string `json:"target"`
 	Sub    string `json:"sub,omitempty"`    // what of the source is attached, looked up below it
 	CopyUp bool   `json:"copyUp,omitempty"` // if empty, fill it with what the image has at Target
+	Yield  bool   `json:"yield,omitempty"`  // left out where Target lies on another mount of the pod
 	OnProc bool   `json:"onProc,omitempty"` // the one allow-list of files below /proc
 }
 

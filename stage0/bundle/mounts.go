@@ -176,6 +176,8 @@ func (b *builder) imageVolumes(user []specs.Mount) ([]specs.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
+		// A link of the image may lead to where the user has mounted something.
+		m.Options = append(m.Options, "yield")
 		out = append(out, m)
 	}
 	return out, nil

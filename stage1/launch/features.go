@@ -106,7 +106,7 @@ func knownMountOptions() []string {
 	}
 	out := []string{
 		"async", "bind", "copyup", "defaults", "dirsync", "idmap", "iversion", "lazytime", "loud", "mand", "nodirsync", "noiversion", "nolazytime", "nomand",
-		"private", "rbind", "ridmap", "rprivate", "rshared", "rslave", "runbindable", "shared", "silent", "slave", "sync", "remount", "tmpcopyup", "unbindable",
+		"private", "rbind", "ridmap", "rprivate", "rshared", "rslave", "runbindable", "shared", "silent", "slave", "sync", "remount", "tmpcopyup", "unbindable", "yield",
 	}
 	for _, word := range attributes {
 		out = append(out, word, "r"+word)

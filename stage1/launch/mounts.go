@@ -19,7 +19,7 @@ type mountOptions struct {
 	attr              stage1.Attr
 	bind              bool
 	recursive         bool
-	copyUp            bool
+	copyUp, yield     bool
 	remount           bool
 	super             []string // flags of the superblock that every file system knows
 	idMap, idMapBelow bool
@@ -99,7 +99,7 @@ func (p *planner) bind(m specs.Mount, target string, o mountOptions, onProc bool
 		// Without this the clone would stay the host mount's peer.
 		o.attr.Propagation, o.attr.PropagateBelow = unix.MS_PRIVATE, true
 	}
-	p.add(stage1.Step{Bind: &stage1.Bind{FD: fd, Target: target, Sub: p.o.Below[target], Attr: o.attr, CopyUp: o.copyUp, OnProc: onProc}})
+	p.add(stage1.Step{Bind: &stage1.Bind{FD: fd, Target: target, Sub: p.o.Below[target], Attr: o.attr, CopyUp: o.copyUp, Yield: o.yield, OnProc: onProc}})
 }
 
 // reconfigure is what a remount changes of the file system itself: nothing of
@@ -119,7 +119,7 @@ func (p *planner) fileSystem(m specs.Mount, target string, o mountOptions) {
 	o.attr.Clear = 0 // a new mount has nothing set
 	p.add(stage1.Step{Mount: &stage1.Mount{
 		Type: m.Type, Source: source, Options: p.labelled(m.Type, slices.Concat(o.super, p.mappedOptions(m.Type, o.data))), Attr: o.attr, Target: target,
-		Plain: isBelow(target, "/proc") || isBelow(target, "/sys") || isBelow(target, "/dev"), CopyUp: o.copyUp,
+		Plain: isBelow(target, "/proc") || isBelow(target, "/sys") || isBelow(target, "/dev"), CopyUp: o.copyUp, Yield: o.yield,
 		Else: p.instead(m.Type, target), Label: p.rootLabel(m.Type),
 	}})
 }
@@ -233,6 +233,8 @@ func (o *mountOptions) other(word string) error {
 		o.bind, o.recursive = true, true
 	case "tmpcopyup", "copyup":
 		o.copyUp = true
+	case "yield":
+		o.yield = true
 	case "remount":
 		o.remount = true
 	case "defaults", "loud", "silent":

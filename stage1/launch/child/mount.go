@@ -145,6 +145,11 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 		return failed("mount "+m.Type, m.Target, err)
 	}
 	defer unix.Close(target)
+	if m.Yield {
+		if own, err := w.onRoot(target); err != nil || !own {
+			return failed("mount "+m.Type, m.Target, err)
+		}
+	}
 	// A directory that the image lacks has no mode to hand on.
 	if m.CopyUp && !made {
 		if err := copyup.Fill(target, fd, hasMode(m.Options)); err != nil {
@@ -276,12 +281,53 @@ func (w *walk) bind(b *stage1.Bind) *stage1.StepError {
 		return failed("bind", b.Target, err)
 	}
 	defer unix.Close(target)
-	if b.CopyUp {
-		if err := copyup.Fill(target, fd, false); err != nil {
+	if b.CopyUp || b.Yield {
+		own, err := w.onRoot(target)
+		if err != nil || b.Yield && !own {
+			return failed("bind", b.Target, err)
+		}
+		if err := w.copyUp(b, target, fd, own); err != nil {
 			return failed("copy image content", b.Target, err)
 		}
 	}
 	return failed("bind", b.Target, unix.MoveMount(fd, "", target, "", fdToFd))
+}
+
+// onRoot tells whether what is open lies on the root's own mount, not on one
+// that was made on it.
+func (w *walk) onRoot(fd int) (bool, error) {
+	var at, root unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &at); err != nil {
+		return false, err
+	}
+	err := unix.Statx(w.root, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &root)
+	return at.Mnt_id == root.Mnt_id, err
+}
+
+// copyUp fills a mount with what the image has at its target. Where another
+// mount hides that, a clone of the root without its mounts shows it: what the
+// user has mounted there is not the image's.
+func (w *walk) copyUp(b *stage1.Bind, target, to int, own bool) error {
+	if !b.CopyUp {
+		return nil
+	}
+	if own {
+		return copyup.Fill(target, to, false)
+	}
+	bare, err := unix.OpenTree(w.root, "", cloneMount)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(bare)
+	from, err := rootfs.OpenAt(bare, b.Target, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	return copyup.Fill(from, to, false)
 }
 
 // takeBelow makes a detached mount of what lies below another. It is found by
