@@ -12,10 +12,10 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// mounts lists every mount in the order it is made: the defaults, the pod's
-// files, then what others and the user ask for, parents before children. A
-// later one replaces an earlier one of the same destination: defaults, the
-// image's volumes, those of other pods, the user's.
+// mounts lists every mount in the order it is made: parents before children, so
+// that the pod's own files come on top of an /etc of the user's. Of the same
+// destination one replaces another in this order: defaults, the image's volumes,
+// those of other pods, the user's.
 func (b *builder) mounts() error {
 	mounts, err := b.defaultMounts()
 	if err != nil {
@@ -36,11 +36,16 @@ func (b *builder) mounts() error {
 		return err
 	}
 	extra := append(image, asked...)
-	slices.SortStableFunc(extra, func(x, y specs.Mount) int {
+	b.r.Spec.Mounts = append(without(mounts, extra), extra...)
+	byDepth(b.r.Spec.Mounts)
+	return nil
+}
+
+// byDepth puts parents before their children, which they would cover.
+func byDepth(mounts []specs.Mount) {
+	slices.SortStableFunc(mounts, func(x, y specs.Mount) int {
 		return strings.Count(x.Destination, "/") - strings.Count(y.Destination, "/")
 	})
-	b.r.Spec.Mounts = append(without(mounts, extra), extra...)
-	return nil
 }
 
 // without leaves out the mounts whose destination others take.
