@@ -204,6 +204,7 @@ func (b *builder) edits() error {
 			}
 		}
 	}
+	byDepth(b.r.Spec.Mounts)
 	return nil
 }
 
