@@ -38,7 +38,20 @@ func (b *builder) mounts() error {
 	extra := append(image, asked...)
 	b.r.Spec.Mounts = append(without(mounts, extra), extra...)
 	byDepth(b.r.Spec.Mounts)
+	b.r.Binds = b.hostPaths()
 	return nil
+}
+
+// hostPaths are the sources of what is mounted of the host. One that another
+// mount replaces need not be there.
+func (b *builder) hostPaths() (paths []string) {
+	for _, m := range b.r.Spec.Mounts {
+		host := func(o Mount) bool { return o.Dest == m.Destination && o.Dir+o.Volume+o.Image == "" }
+		if m.Type == "bind" && slices.ContainsFunc(b.r.Mounts, host) {
+			paths = append(paths, m.Source)
+		}
+	}
+	return paths
 }
 
 // byDepth puts parents before their children, which they would cover.

@@ -195,7 +195,6 @@ func (b *builder) bind(source, dest string, options []string) (specs.Mount, erro
 			return specs.Mount{}, err
 		}
 	}
-	b.r.Binds = append(b.r.Binds, source)
 	b.r.Mounts = append(b.r.Mounts, Mount{Dest: dest, Chown: o.chown})
 	return o.mount(dest, source), nil
 }
@@ -238,7 +237,9 @@ func (b *builder) volumesFrom() ([]specs.Mount, error) {
 				)
 			}
 			m := b.reshown(s)
-			if access != "" && s.Mount.Image == "" {
+			// What is read-only below as well stays so.
+			narrowed := access == "ro" && slices.Contains(m.Options, "rro")
+			if access != "" && s.Mount.Image == "" && !narrowed {
 				m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" || o == "rro" })
 				if access == "ro" {
 					m.Options = append(m.Options, "ro")
@@ -247,9 +248,6 @@ func (b *builder) volumesFrom() ([]specs.Mount, error) {
 			s.Mount.Chown = false // it was done when that pod started
 			out = append(slices.DeleteFunc(out, func(x specs.Mount) bool { return x.Destination == m.Destination }), m)
 			b.r.Mounts = append(slices.DeleteFunc(b.r.Mounts, func(x Mount) bool { return x.Dest == m.Destination }), s.Mount)
-			if s.Mount.Volume == "" && s.Mount.Image == "" {
-				b.r.Binds = append(b.r.Binds, m.Source)
-			}
 		}
 	}
 	return out, nil

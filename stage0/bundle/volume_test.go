@@ -183,3 +183,25 @@ func TestCVE_2022_23648_ImageVolumeTraversal(t *testing.T) {
 	in.Image.Volumes = map[string]struct{}{"/a/../../proc/self": {}}
 	refused(t, in, "nothing can be mounted there")
 }
+
+// A pod that takes over what is read-only down to the last mount gets no more
+// of it by asking for ro, and needs nothing of what its own mounts replace.
+func TestVolumesFromTakesNoMore(t *testing.T) {
+	from := []Shared{
+		{Spec: specs.Mount{Destination: "/data", Type: "bind", Source: "/host/data", Options: []string{"rbind", "rro"}}, Mount: Mount{Dest: "/data"}},
+		{Spec: specs.Mount{Destination: "/gone", Type: "bind", Source: "/host/gone", Options: []string{"rbind"}}, Mount: Mount{Dest: "/gone"}},
+	}
+	for access, want := range map[string]string{"": "rro", ":ro": "rro", ":rw": ""} {
+		r, err := Check(Options{VolumesFrom: []string{"other" + access}, Volumes: []string{"v:/gone"}}, Host{From: [][]Shared{from}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := slices.IndexFunc(r.Spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/data" })
+		if o := r.Spec.Mounts[at].Options; slices.Contains(o, "ro") || slices.Contains(o, "rro") != (want == "rro") {
+			t.Errorf("%q: options %q, want %q", access, o, want)
+		}
+		if !slices.Equal(r.Binds, []string{"/host/data"}) {
+			t.Errorf("%q: host paths %q", access, r.Binds)
+		}
+	}
+}
