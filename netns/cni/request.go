@@ -143,10 +143,10 @@ type Route struct {
 
 // ResultDNS is what the network's plugins say of names.
 type ResultDNS struct {
-	Nameservers []string `json:"nameservers,omitempty"`
-	Domain      string   `json:"domain,omitempty"`
-	Search      []string `json:"search,omitempty"`
-	Options     []string `json:"options,omitempty"`
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
+	Domain      string       `json:"domain,omitempty"`
+	Search      []string     `json:"search,omitempty"`
+	Options     []string     `json:"options,omitempty"`
 }
 
 // Kinds of failure that are not a plugin's own answer.

@@ -3,9 +3,12 @@
 package bundle
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/gantryrun/gantry/netns/network"
 )
 
 // podFiles are the names of the generated files, below /etc in the pod.
@@ -65,40 +68,42 @@ func (b *builder) hosts() ([]byte, error) {
 // names servers; without a network it is empty but for what was asked.
 func (b *builder) resolvConf() ([]byte, error) {
 	o := b.Options
-	var out strings.Builder
+	asked := network.Resolv{Search: o.DNSSearch, Options: o.DNSOption}
 	for _, s := range o.DNSSearch {
 		if s == "" || strings.ContainsAny(s, " \t") || clean("", s) != nil {
 			return nil, fmt.Errorf("--dns-search %q: write a domain", s)
 		}
-	}
-	if len(o.DNSSearch) > 0 && !(len(o.DNSSearch) == 1 && o.DNSSearch[0] == ".") {
-		fmt.Fprintf(&out, "search %s\n", strings.Join(o.DNSSearch, " "))
 	}
 	for _, s := range o.DNS {
 		addr, err := netip.ParseAddr(s)
 		if err != nil {
 			return nil, fmt.Errorf("--dns %q: write an IP address", s)
 		}
-		fmt.Fprintf(&out, "nameserver %s\n", addr)
+		asked.Servers = append(asked.Servers, addr)
 	}
 	for _, s := range o.DNSOption {
 		if s == "" || strings.ContainsAny(s, " \t") || clean("", s) != nil {
 			return nil, fmt.Errorf("--dns-option %q: write one option", s)
 		}
 	}
-	if len(o.DNSOption) > 0 {
-		fmt.Fprintf(&out, "options %s\n", strings.Join(o.DNSOption, " "))
+	switch {
+	case b.host:
+		return asked.Over(b.Host.ResolvConf), nil
+	case b.networked || b.joined:
+		return asked.Over(reachable(b.Host.ResolvConf)), nil
 	}
-	if !b.host && !b.networked && !b.joined {
-		return []byte(out.String()), nil
-	}
-	replaced := map[string]bool{"search": len(o.DNSSearch) > 0, "domain": len(o.DNSSearch) > 0, "nameserver": len(o.DNS) > 0, "options": len(o.DNSOption) > 0}
-	for line := range strings.Lines(string(b.Host.ResolvConf)) {
-		if f := strings.Fields(line); len(f) > 0 && !replaced[f[0]] && (b.host || !unreachable(f)) {
-			out.WriteString(strings.TrimRight(line, "\n") + "\n")
+	return asked.Over(nil), nil
+}
+
+// reachable leaves out of a resolv.conf the servers that a pod cannot reach.
+func reachable(text []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(text) {
+		if f := strings.Fields(string(line)); len(f) > 0 && !unreachable(f) {
+			out = append(out, line...)
 		}
 	}
-	return []byte(out.String()), nil
+	return out
 }
 
 // unreachable tells a line about a name server that a pod cannot reach: it

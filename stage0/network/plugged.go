@@ -37,7 +37,7 @@ func (p *Placed) plugged(n Network, j network.Join) (Attachment, error) {
 }
 
 // plug attaches the namespace to every network of plugins, and writes down what
-// they chose.
+// they chose and what they say of names.
 func (p *Placed) plug(ctx context.Context, ns *os.File) error {
 	if len(p.plugs) == 0 {
 		return nil
@@ -49,7 +49,10 @@ func (p *Placed) plug(ctx context.Context, ns *os.File) error {
 		i := slices.IndexFunc(p.record.Attachments, func(a Attachment) bool { return a.Network == plug.On.Network })
 		p.record.Attachments[i].chosen(plug)
 	}
-	return p.record.write(p.pod.Dir)
+	if err := p.record.write(p.pod.Dir); err != nil {
+		return err
+	}
+	return p.resolve()
 }
 
 // unplug takes it back.

@@ -237,6 +237,18 @@ func TestNameServers(t *testing.T) {
 	m.log("untold")
 }
 
+// TestNameServersOfTheNetwork: what the plugins' result says of names is in the
+// pod's resolv.conf in the place of the host's, unless flags say it.
+func TestNameServersOfTheNetwork(t *testing.T) {
+	m := newMachine(t)
+	m.fake("named", strings.Replace(ok, `"cniVersion":`, `"dns":{"nameservers":["10.9.9.9"],"domain":"lan.example","options":["ndots:3"]},"cniVersion":`, 1))
+	m.write("etc/net.d/lan.conflist", list("1.0.0", `{"type":"named"}`))
+	m.says(m.must("gantry run --rm --net lan $OCI:box grep -E '^(search|nameserver|options)' /etc/resolv.conf"), "search lan.example\nnameserver 10.9.9.9\noptions ndots:3")
+	m.says(m.must("gantry run --rm --net lan --dns 192.0.2.53 --dns-search . $OCI:box grep -E '^(search|nameserver|options)' /etc/resolv.conf"), "options ndots:3\nnameserver 192.0.2.53")
+	m.fake("named", strings.Replace(ok, `"cniVersion":`, `"dns":{"nameservers":["ns.example"]},"cniVersion":`, 1))
+	m.has(m.fails(125, "gantry run --rm --net lan $OCI:box true"), "network lan: ", "its result makes no sense", "ns.example")
+}
+
 // TestDelUntilItWorks: a DEL that fails stays recorded, and is asked for again.
 func TestDelUntilItWorks(t *testing.T) {
 	m := newMachine(t)
