@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -181,50 +182,129 @@ func ReadRegular(root *os.File, path string, max int64) ([]byte, error) {
 }
 
 // RemoveAllAt removes name below dir with everything in it. It never follows
-// a link and never leaves the file system of dir.
+// a link and never leaves the file system of dir. However deep it is, few
+// descriptors are open at a time: an app can nest directories without end.
 func RemoveAllAt(dir int, name string) error {
-	err := unix.Unlinkat(dir, name, 0)
-	if err == nil || err == unix.ENOENT {
-		return nil
-	}
-	if err != unix.EISDIR && err != unix.EPERM {
+	err := unlink(dir, name)
+	if err != unix.EISDIR {
 		return err
 	}
-	how := unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
-	}
-	fd, err := unix.Openat2(dir, name, &how)
+	top, err := openOwn(dir, name)
 	if err == unix.ENOENT {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	first := removeEntries(fd)
-	_ = unix.Close(fd)
-	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT && first == nil {
+	r := remover{top: top, buf: make([]byte, 8<<10)}
+	first := r.all()
+	_ = unix.Close(top)
+	return rmdir(dir, name, first)
+}
+
+// unlink removes what is no directory; EISDIR says that it is one.
+func unlink(dir int, name string) error {
+	switch err := unix.Unlinkat(dir, name, 0); err {
+	case unix.ENOENT:
+		return nil
+	case unix.EPERM: // POSIX's word for a directory
+		return unix.EISDIR
+	default:
+		return err
+	}
+}
+
+// rmdir removes a directory; what went wrong in it says more than that it is
+// not empty.
+func rmdir(dir int, name string, first error) error {
+	err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	if first == nil && err != unix.ENOENT {
 		first = err
 	}
 	return first
 }
 
-func removeEntries(fd int) error {
-	buf := make([]byte, 8<<10)
+func openOwn(dir int, name string) (int, error) {
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	return unix.Openat2(dir, name, &how)
+}
+
+// maxOpen is how deep a remover goes down. What lies deeper is moved up.
+const maxOpen = 64
+
+// remover empties the directory top.
+type remover struct {
+	top   int
+	buf   []byte
+	names int  // that directories were to get in the top
+	moved bool // some came up since it was gone over
+}
+
+// all goes over the top until nothing comes up any more.
+func (r *remover) all() error {
+	for {
+		r.moved = false
+		err := r.entries(r.top, 0)
+		if !r.moved {
+			return err
+		}
+		if _, err := unix.Seek(r.top, 0, unix.SEEK_SET); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *remover) entries(fd, depth int) error {
 	var first error
 	for {
-		n, err := unix.ReadDirent(fd, buf)
+		n, err := unix.ReadDirent(fd, r.buf)
 		if err != nil {
 			return err
 		}
 		if n <= 0 {
 			return first
 		}
-		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+		_, _, names := unix.ParseDirent(r.buf[:n], -1, nil)
 		for _, name := range names {
-			if err := RemoveAllAt(fd, name); err != nil && first == nil {
+			if err := r.entry(fd, name, depth+1); err != nil && first == nil {
 				first = err
 			}
+		}
+	}
+}
+
+func (r *remover) entry(dir int, name string, depth int) error {
+	err := unlink(dir, name)
+	if err != unix.EISDIR {
+		return err
+	}
+	if depth > maxOpen {
+		return r.moveUp(dir, name)
+	}
+	fd, err := openOwn(dir, name)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	first := r.entries(fd, depth)
+	_ = unix.Close(fd)
+	return rmdir(dir, name, first)
+}
+
+// moveUp puts a directory into the top, where the next round finds it. An
+// empty one of that name is replaced, which is as good as removed.
+func (r *remover) moveUp(dir int, name string) error {
+	for {
+		r.names++
+		err := unix.Renameat(dir, name, r.top, "deep-"+strconv.Itoa(r.names))
+		if err != unix.EEXIST && err != unix.ENOTEMPTY && err != unix.ENOTDIR {
+			r.moved = r.moved || err == nil
+			return err
 		}
 	}
 }

@@ -169,3 +169,52 @@ func FuzzOpenStaysInside(f *testing.F) {
 		}
 	})
 }
+
+// An app nests directories deeper than a process has descriptors, and than a
+// path can be long. They could not be removed, nor what was to be removed after
+// them.
+func TestRemoveAllOfWhatIsDeep(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 128, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	dir, root := tree(t)
+	fd := int(root.Fd())
+	for i := range 3000 {
+		for _, name := range []string{"d", "deep-1", "file"} {
+			var err error
+			if name == "file" {
+				err = unix.Mknodat(fd, name, unix.S_IFREG|0o600, 0)
+			} else {
+				err = unix.Mkdirat(fd, name, 0o700)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		next, err := unix.Openat(fd, "d", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			_ = unix.Close(fd)
+		}
+		fd = next
+	}
+	_ = unix.Close(fd)
+	parent, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Close()
+	if err := rootfs.RemoveAllAt(int(parent.Fd()), "root"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}

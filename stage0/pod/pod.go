@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/internal/rootfs"
 )
 
 // What a caller acts on.
@@ -373,12 +374,12 @@ func (p *Pod) Delete() error {
 			return err
 		}
 	}
-	root, err := os.OpenRoot(filepath.Join(p.pods.dir, string(Garbage)))
+	garbage, err := openDir(filepath.Join(p.pods.dir, string(Garbage)))
 	if err != nil {
 		return fmt.Errorf("delete pod %s: %w", Short(p.UUID), err)
 	}
-	defer root.Close()
-	if err := root.RemoveAll(p.UUID); err != nil {
+	defer garbage.Close()
+	if err := rootfs.RemoveAllAt(int(garbage.Fd()), p.UUID); err != nil {
 		return fmt.Errorf("delete pod %s: %w", Short(p.UUID), err)
 	}
 	return nil

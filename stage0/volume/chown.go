@@ -4,6 +4,7 @@ package volume
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,14 +24,22 @@ func Chown(root *os.File, sub string, uid, gid uint32) error {
 		}
 		defer own.Close()
 	}
-	if err := chown(int(own.Fd()), int(uid), int(gid)); err != nil {
+	if err := chown(int(own.Fd()), int(uid), int(gid), 0); err != nil {
 		return &os.PathError{Op: "chown", Path: root.Name(), Err: err}
 	}
 	return nil
 }
 
+// maxDepth bounds the directories that are open at a time, one in the other.
+const maxDepth = 1000
+
+var errTooDeep = fmt.Errorf("directories are more than %d deep", maxDepth)
+
 // chown gives what fd is opened on, and then what is in it.
-func chown(fd, uid, gid int) error {
+func chown(fd, uid, gid, depth int) error {
+	if depth > maxDepth {
+		return errTooDeep
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -54,14 +63,14 @@ func chown(fd, uid, gid int) error {
 		return err
 	}
 	for _, name := range names {
-		if err := chownEntry(int(dir.Fd()), name, uid, gid); err != nil {
+		if err := chownEntry(int(dir.Fd()), name, uid, gid, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func chownEntry(dir int, name string, uid, gid int) error {
+func chownEntry(dir int, name string, uid, gid, depth int) error {
 	how := unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
@@ -75,5 +84,5 @@ func chownEntry(dir int, name string, uid, gid int) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return chown(fd, uid, gid)
+	return chown(fd, uid, gid, depth)
 }

@@ -57,6 +57,9 @@ type archiver struct {
 
 // directory writes a directory and what is in it.
 func (a *archiver) directory(fd int, name string) error {
+	if strings.Count(name, "/") > maxDepth {
+		return errTooDeep
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err

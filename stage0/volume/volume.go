@@ -19,6 +19,7 @@ import (
 	"github.com/gantryrun/gantry/internal/flock"
 	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/internal/jsonout"
+	"github.com/gantryrun/gantry/internal/rootfs"
 	"github.com/gantryrun/gantry/internal/undo"
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
@@ -302,11 +303,17 @@ func (d Dir) discard(temp string) error {
 	if b, err := root.ReadFile(temp + "/" + recordFile); err == nil && jsonin.Unmarshal(b, &r) == nil && r.Project != 0 {
 		unlimit(d.path, r.Project)
 	}
-	return root.RemoveAll(temp)
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return rootfs.RemoveAllAt(int(dir.Fd()), temp)
 }
 
 // Sweep finishes what was cut short: volumes that were being made or removed
-// by a process that is gone. It returns how many there were.
+// by a process that is gone. It returns how many there were; one that cannot be
+// removed is an error, and the others are removed all the same.
 func (d Dir) Sweep() (int, error) {
 	entries, err := os.ReadDir(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -316,19 +323,21 @@ func (d Dir) Sweep() (int, error) {
 		return 0, fmt.Errorf("sweep volumes: %w", err)
 	}
 	swept := 0
+	var errs []error
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), coming) && !strings.HasPrefix(e.Name(), going) {
 			continue
 		}
 		done, err := d.sweep(e.Name())
 		if err != nil {
-			return swept, fmt.Errorf("sweep volumes: %w", err)
+			errs = append(errs, fmt.Errorf("sweep volumes: %s: %w", e.Name(), err))
+			continue
 		}
 		if done {
 			swept++
 		}
 	}
-	return swept, nil
+	return swept, errors.Join(errs...)
 }
 
 // sweep discards one that nobody has locked. One that is a moment old may be

@@ -5,6 +5,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -282,6 +283,80 @@ func TestSweepFinishesWhatWasCutShort(t *testing.T) {
 	}
 	if names, err := d.Names(); err != nil || strings.Join(names, " ") != "v" {
 		t.Errorf("names %v, %v", names, err)
+	}
+}
+
+// deep makes directories one in the other.
+func deep(t *testing.T, path string, n int) {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	for i := 0; err == nil && i < n; i++ {
+		if err = unix.Mkdirat(fd, "d", 0o700); err != nil {
+			break
+		}
+		next, openErr := unix.Openat(fd, "d", unix.O_PATH|unix.O_CLOEXEC, 0)
+		_ = unix.Close(fd)
+		fd, err = next, openErr
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(fd)
+}
+
+// What an app nests deeper than a path can be long is removed; what goes down
+// with a descriptor for each directory says where it ends.
+func TestDeepVolume(t *testing.T) {
+	d := Open(t.TempDir())
+	if _, err := d.Create("v", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	deep(t, d.Mountpoint("v"), 5000)
+	if err := d.Export("v", io.Discard); !errors.Is(err, errTooDeep) {
+		t.Errorf("export: %v", err)
+	}
+	root, err := os.Open(d.Mountpoint("v"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := Chown(root, "", uint32(os.Getuid()), uint32(os.Getgid())); !errors.Is(err, errTooDeep) {
+		t.Errorf("chown: %v", err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove("v", func() ([]string, error) { return nil, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := entries(t, d.path); len(got) != 0 {
+		t.Errorf("left %v", got)
+	}
+}
+
+// One that cannot be swept is told, and the others are swept.
+func TestSweepGoesOn(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("ability missing: root")
+	}
+	d := Open(t.TempDir())
+	for _, name := range []string{going + "A", going + "B", going + "C"} {
+		if err := os.MkdirAll(filepath.Join(d.path, name, "data"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy := filepath.Join(d.path, going+"A", "data")
+	if err := unix.Mount("tmpfs", busy, "tmpfs", 0, ""); err != nil {
+		t.Skipf("ability missing: mount: %v", err)
+	}
+	defer func() { _ = unix.Unmount(busy, unix.MNT_DETACH) }()
+	if n, err := d.Sweep(); n != 2 || err == nil || !strings.Contains(err.Error(), going+"A") {
+		t.Errorf("swept %d, %v", n, err)
 	}
 }
 
