@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A specification as a vendor's generator writes it, with all that CDI knows.
@@ -146,6 +148,12 @@ func TestResolve(t *testing.T) {
 	}
 	if _, err := Resolve(dirs, []string{"example.com/gpu=z"}, nil); err == nil || !strings.Contains(err.Error(), "wrong.json is wrong: unexpected EOF") {
 		t.Errorf("a wrong file that may have it: %v", err)
+	}
+	if err := unix.Mkfifo(filepath.Join(weak, "0.json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Resolve(dirs, []string{"example.com/gpu=z"}, nil); err == nil || !strings.Contains(err.Error(), "0.json is wrong: it is not a regular file") {
+		t.Errorf("a FIFO, which nobody writes to: %v", err)
 	}
 	write(strong, "c.yaml", "E=2")
 	if _, err := Resolve(dirs, []string{"example.com/gpu=x"}, nil); err == nil || !strings.Contains(err.Error(), "both ") {

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
@@ -90,7 +92,7 @@ func load(dirs []string) ([]file, error) {
 }
 
 func read(name string, isJSON bool) (*Spec, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO has nobody who writes
 	if err != nil {
 		return nil, err
 	}

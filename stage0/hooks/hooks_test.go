@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func file(when, stages string) string {
@@ -87,6 +88,12 @@ func TestLoad(t *testing.T) {
 	}
 	if _, err := Load([]string{filepath.Join(first, "none")}); err == nil {
 		t.Error("a directory that is not there was taken")
+	}
+	if err := unix.Mkfifo(filepath.Join(first, "0.json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load([]string{first}); err == nil || !strings.Contains(err.Error(), "0.json: it is not a regular file") {
+		t.Errorf("a FIFO, which nobody writes to: %v", err)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/flock"
 )
 
 // Export writes a volume's files as a tar archive: owners by number, hard
@@ -26,9 +28,9 @@ func (d Dir) Export(name string, to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	h := &Held{Name: name, dir: d, own: own}
-	defer h.Close()
-	if err := h.lock(); err != nil {
+	defer own.Close()
+	// A pod that is to fill it waits until this is done, as a removal fails.
+	if err := flock.Shared(own); err != nil {
 		return fmt.Errorf("export volume %s: %w", name, err)
 	}
 	if !d.stands(own, name) {
@@ -198,7 +200,9 @@ func attributes(fd int, h *tar.Header) error {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
-		h.PAXRecords["SCHILY.xattr."+name] = string(value[:size])
+		// A record ends its key at the first "=": GNU tar writes and reads it so.
+		key := strings.NewReplacer("%", "%25", "=", "%3D").Replace(name)
+		h.PAXRecords["SCHILY.xattr."+key] = string(value[:size])
 	}
 	return nil
 }

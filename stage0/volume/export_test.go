@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/flock"
 )
 
 // contents reads an archive: what each entry is, and the text of files.
@@ -70,6 +73,65 @@ func TestExport(t *testing.T) {
 	}
 	if err := d.Export("none", io.Discard); !errors.Is(err, ErrNotFound) {
 		t.Errorf("none: %v", err)
+	}
+}
+
+// A name with "=" ended the archive, since that ends the key of a PAX record.
+func TestExportEncodesNamesOfAttributes(t *testing.T) {
+	d := Open(t.TempDir())
+	if _, err := d.Create("v", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(d.Mountpoint("v"), "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setxattr(file, "user.a=b%c", []byte("value"), 0); err != nil {
+		t.Skipf("ability missing: user attributes: %v", err)
+	}
+	var b bytes.Buffer
+	if err := d.Export("v", &b); err != nil {
+		t.Fatal(err)
+	}
+	r := tar.NewReader(&b)
+	for {
+		h, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == "./f" {
+			if got := h.PAXRecords["SCHILY.xattr.user.a%3Db%25c"]; got != "value" {
+				t.Errorf("records %q", h.PAXRecords)
+			}
+			return
+		}
+	}
+}
+
+// An export of a volume that was never mounted kept all others out until its
+// reader was done, and waited for all others.
+func TestExportSharesTheVolume(t *testing.T) {
+	d := Open(t.TempDir())
+	if _, err := d.Create("v", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	other, err := d.open("v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := flock.Shared(other); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.Export("v", io.Discard) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for another reader")
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -30,16 +32,29 @@ func (s settings) limited() bool { return s.size+s.inodes > 0 }
 // parseOptions reads podman's --opt: o=LIST, or its members by themselves.
 func parseOptions(options map[string]string) (settings, error) {
 	s := settings{uid: -1, gid: -1}
-	for key, value := range options {
+	said := map[string]string{} // what set what
+	set := func(key, value, as string) error {
+		about := key
+		if key == "nocopy" {
+			about = "copy"
+		}
+		if before, twice := said[about]; twice {
+			return fmt.Errorf("--opt %q and %q are about the same: say one", before, as)
+		}
+		said[about] = as
+		return s.set(key, value, as)
+	}
+	for _, key := range slices.Sorted(maps.Keys(options)) { // the same error every time
+		value := options[key]
 		if key != "o" {
-			if err := s.set(key, value, key+"="+value); err != nil {
+			if err := set(key, value, strings.TrimSuffix(key+"="+value, "=")); err != nil {
 				return s, err
 			}
 			continue
 		}
 		for word := range strings.SplitSeq(value, ",") {
 			k, v, _ := strings.Cut(word, "=")
-			if err := s.set(k, v, "o="+word); err != nil {
+			if err := set(k, v, "o="+word); err != nil {
 				return s, err
 			}
 		}

@@ -28,7 +28,7 @@ import (
 var (
 	ErrNotFound = errors.New("no such volume")
 	ErrExists   = errors.New("there is one already")
-	ErrBusy     = errors.New("a pod that mounts it is being made")
+	ErrBusy     = errors.New("somebody is using it just now: a pod that mounts it is being made, or it is being exported")
 	ErrVersion  = errors.New("written by a newer gantry")
 )
 

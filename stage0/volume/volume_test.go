@@ -401,7 +401,7 @@ func TestOptions(t *testing.T) {
 	if err != nil || s.size != 1<<20 || s.inodes != 7 || s.uid != 3 || s.gid != -1 || !s.noCopy {
 		t.Errorf("got %+v, %v", s, err)
 	}
-	for _, bad := range []map[string]string{{"size": "0"}, {"size": ""}, {"o": "size=x"}, {"inodes": "-1"}, {"uid": "x"}, {"gid": "4294967295"}, {"type": "nfs"}, {"device": "/dev/x"}, {"o": "bind"}, {"": "x"}, {"o": ""}} {
+	for _, bad := range []map[string]string{{"size": "0"}, {"size": ""}, {"o": "size=x"}, {"inodes": "-1"}, {"uid": "x"}, {"gid": "4294967295"}, {"type": "nfs"}, {"device": "/dev/x"}, {"o": "bind"}, {"": "x"}, {"o": ""}, {"copy": "", "nocopy": ""}, {"uid": "1", "o": "uid=1"}, {"o": "size=1m,size=2m"}, {"nocopy": "", "o": "nocopy"}} {
 		if _, err := parseOptions(bad); err == nil {
 			t.Errorf("%v was taken", bad)
 		}
