@@ -29,9 +29,8 @@ func Fill(from, to int, keepMode bool) error {
 		return err
 	}
 	defer target.Close()
-	c := copier{links: map[[2]uint64]*os.File{}}
-	defer c.close()
-	if err := c.entries(from, int(target.Fd())); err != nil {
+	c := copier{root: int(target.Fd()), first: map[[2]uint64]string{}}
+	if err := c.entries(from, c.root, ""); err != nil {
 		return err
 	}
 	if keepMode {
@@ -70,19 +69,14 @@ func isEmpty(dir int) (bool, error) {
 	return true, nil
 }
 
-// copier keeps the first copy of every file with several names, so that the
-// others become links to it.
+// copier remembers where the first copy of every file with several names is, so
+// that the others become links to it. Nobody else writes there meanwhile.
 type copier struct {
-	links map[[2]uint64]*os.File
+	root  int
+	first map[[2]uint64]string // below root
 }
 
-func (c *copier) close() {
-	for _, f := range c.links {
-		_ = f.Close()
-	}
-}
-
-func (c *copier) entries(from, to int) error {
+func (c *copier) entries(from, to int, path string) error {
 	dir, err := openDir(from, ".")
 	if err != nil {
 		return err
@@ -93,23 +87,23 @@ func (c *copier) entries(from, to int) error {
 		return err
 	}
 	for _, name := range names {
-		if err := c.entry(int(dir.Fd()), to, name); err != nil {
+		if err := c.entry(int(dir.Fd()), to, path, name); err != nil {
 			return &os.PathError{Op: "copy", Path: name, Err: err}
 		}
 	}
 	return nil
 }
 
-func (c *copier) entry(from, to int, name string) error {
+func (c *copier) entry(from, to int, path, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return c.directory(from, to, name, &st)
+		return c.directory(from, to, path+name+"/", name, &st)
 	case unix.S_IFREG:
-		return c.regular(from, to, name, &st)
+		return c.regular(from, to, path, name, &st)
 	case unix.S_IFLNK:
 		return copyLink(from, to, name, &st)
 	case unix.S_IFIFO:
@@ -121,7 +115,7 @@ func (c *copier) entry(from, to int, name string) error {
 	return nil // sockets are dead, and a volume has no devices
 }
 
-func (c *copier) directory(from, to int, name string, st *unix.Stat_t) error {
+func (c *copier) directory(from, to int, path, name string, st *unix.Stat_t) error {
 	if err := unix.Mkdirat(to, name, 0o700); err != nil {
 		return err
 	}
@@ -135,16 +129,16 @@ func (c *copier) directory(from, to int, name string, st *unix.Stat_t) error {
 		return err
 	}
 	defer target.Close()
-	if err := c.entries(int(source.Fd()), int(target.Fd())); err != nil {
+	if err := c.entries(int(source.Fd()), int(target.Fd()), path); err != nil {
 		return err
 	}
 	return finish(int(source.Fd()), int(target.Fd()), st)
 }
 
-func (c *copier) regular(from, to int, name string, st *unix.Stat_t) error {
+func (c *copier) regular(from, to int, path, name string, st *unix.Stat_t) error {
 	key := [2]uint64{uint64(st.Dev), st.Ino}
-	if first := c.links[key]; first != nil {
-		return unix.Linkat(int(first.Fd()), "", to, name, unix.AT_EMPTY_PATH)
+	if first := c.first[key]; first != "" {
+		return unix.Linkat(c.root, first, to, name, 0)
 	}
 	fd, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -161,10 +155,9 @@ func (c *copier) regular(from, to int, name string, st *unix.Stat_t) error {
 		return err
 	}
 	target := os.NewFile(uintptr(fd), name)
+	defer target.Close()
 	if st.Nlink > 1 {
-		c.links[key] = target
-	} else {
-		defer target.Close()
+		c.first[key] = path + name
 	}
 	if _, err := io.Copy(target, source); err != nil {
 		return err

@@ -3,8 +3,10 @@
 package copyup
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -105,5 +107,36 @@ func TestFillKeepsMode(t *testing.T) {
 	}
 	if err := unix.Stat(to, &after); err != nil || after.Mode != before.Mode {
 		t.Errorf("mode %o, want %o", after.Mode, before.Mode)
+	}
+}
+
+// A descriptor stayed open for every file with several names, of which an image
+// may have any number.
+func TestFillOfManyLinks(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(from, "dir"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		first := filepath.Join(from, "dir", strconv.Itoa(i))
+		if err := errors.Join(os.WriteFile(first, nil, 0o600), os.Link(first, first+"b"), os.Link(first, filepath.Join(from, strconv.Itoa(i)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source, target := open(t, from), open(t, to)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Fill(source, target, false); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(to, "299"), &st); err != nil || st.Nlink != 3 {
+		t.Errorf("%d links, %v", st.Nlink, err)
 	}
 }

@@ -114,7 +114,11 @@ func setattrAt(fd int, flags uint, attr *unix.MountAttr) error {
 
 // mount makes a file system and attaches it.
 func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
-	fd, err := newFS(m.Type, m.Source, m.Options, m.Attr.Set)
+	attr := m.Attr.Set
+	if m.CopyUp {
+		attr &^= unix.MOUNT_ATTR_RDONLY // until it is filled
+	}
+	fd, err := newFS(m.Type, m.Source, m.Options, attr)
 	if err == unix.EPERM && m.Else > 0 {
 		attr := stage1.Attr{SetBelow: m.Attr.Set, Propagation: unix.MS_PRIVATE, PropagateBelow: true}
 		if m.Type == "sysfs" {
@@ -155,6 +159,9 @@ func (w *walk) mount(m *stage1.Mount) *stage1.StepError {
 		if err := copyup.Fill(target, fd, hasMode(m.Options)); err != nil {
 			return failed("copy image content", m.Target, err)
 		}
+	}
+	if err := setattr(fd, stage1.Attr{Set: m.Attr.Set &^ attr}); err != nil {
+		return failed("set attributes of "+m.Type, m.Target, err)
 	}
 	if err := unix.MoveMount(fd, "", target, "", fdToFd); err != nil {
 		return failed("mount "+m.Type, m.Target, err)
