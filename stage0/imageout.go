@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -14,6 +15,7 @@ import (
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/signature"
 )
 
@@ -130,6 +132,12 @@ type ExtractOptions struct {
 // ExtractImage writes files of an image into a new or empty directory, after
 // the image was admitted as for a launch: what lies there may be run.
 func ExtractImage(ctx context.Context, e Env, ref, dest string, o ExtractOptions) (tree.Extracted, error) {
+	if base := filepath.Base(filepath.Clean(dest)); base == "." || base == ".." || base == "/" {
+		return tree.Extracted{}, hint.With(
+			fmt.Errorf("extract to %s: the directory is to be replaced, and that names none that can be", dest),
+			"write its name, as in ./web: it may be new, or empty",
+		)
+	}
 	v, err := Admit(ctx, e, ref, o.AdmitOptions)
 	if err != nil {
 		return tree.Extracted{}, err

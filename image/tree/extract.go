@@ -59,39 +59,55 @@ func (p *planter) appear(dest, name string, n *index.Inode) error {
 	}
 	defer parent.Close()
 	dir, base := int(parent.Fd()), filepath.Base(filepath.Clean(dest))
-	if err := vacant(dest); err != nil {
+	there, err := vacant(dest)
+	if err != nil {
 		return err
 	}
 	tmp := fmt.Sprintf(".%s.gantry-%d", base, os.Getpid())
 	if err := unix.Mkdirat(dir, tmp, 0o700); err != nil {
 		return named("make directory", tmp, err)
 	}
-	if err := p.fill(dir, tmp, name, n); err != nil {
-		return errors.Join(err, rootfs.RemoveAllAt(dir, tmp))
+	err = p.fill(dir, tmp, name, n)
+	if err == nil && there != nil {
+		err = dressAs(dir, tmp, there)
 	}
-	// Renaming replaces an empty directory, and nothing else.
-	if err := unix.Renameat(dir, tmp, dir, base); err != nil {
+	if err == nil {
+		// Renaming replaces an empty directory, and nothing else.
+		err = unix.Renameat(dir, tmp, dir, base)
+	}
+	if err != nil {
 		return errors.Join(err, rootfs.RemoveAllAt(dir, tmp))
 	}
 	return nil
 }
 
-// vacant saves the work for a place that is taken; renaming decides.
-func vacant(dest string) error {
+// dressAs gives a directory the owner and the mode of the one that it is to
+// replace: who made that decided who may enter.
+func dressAs(dir int, name string, st *unix.Stat_t) error {
+	if err := unix.Fchownat(dir, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return named("give away", name, err)
+	}
+	return named("set mode of", name, unix.Fchmodat(dir, name, st.Mode&0o7777, 0))
+}
+
+// vacant saves the work for a place that is taken; renaming decides. It returns
+// what is known of an empty directory that is there, nil if there is none.
+func vacant(dest string) (*unix.Stat_t, error) {
 	f, err := os.Open(dest)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	if _, err := f.Readdirnames(1); err == nil {
-		return unix.ENOTEMPTY
+		return nil, unix.ENOTEMPTY
 	} else if !errors.Is(err, io.EOF) {
-		return err
+		return nil, err
 	}
-	return nil
+	var st unix.Stat_t
+	return &st, unix.Fstat(int(f.Fd()), &st)
 }
 
 func (p *planter) fill(dir int, tmp, name string, n *index.Inode) error {

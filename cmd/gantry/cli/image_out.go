@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -90,21 +91,31 @@ func (a *app) exporter(format, output string) (func(context.Context, *stage0.Exp
 }
 
 // replaceFile lets a file appear whole or not at all; what is no regular file,
-// as /dev/null or a FIFO, is written as it is.
+// as /dev/null or a FIFO, is written as it is. A new one has what the umask
+// leaves of its mode, one that is replaced keeps its own: it may hold secrets.
 func replaceFile(name string, write func(io.Writer) error) error {
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+	mode := os.FileMode(0o666)
+	st, err := os.Stat(name)
+	if err == nil && !st.Mode().IsRegular() {
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
 			return err
 		}
 		return errors.Join(write(f), f.Close())
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	replaced := err == nil
+	if replaced {
+		mode = st.Mode().Perm()
+	}
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"."+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // it has been renamed, or is what went wrong
-	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
+	if replaced {
+		err = f.Chmod(mode) // whatever the umask
+	}
+	if err := errors.Join(err, write(f), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)
