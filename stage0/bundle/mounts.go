@@ -31,7 +31,7 @@ func (b *builder) mounts() error {
 	}
 	asked := append(without(shared, user), user...)
 	b.r.Mounts = latest(b.r.Mounts)
-	image, err := b.imageVolumes(asked)
+	image, err := b.imageVolumes(mounts, asked)
 	if err != nil {
 		return err
 	}
@@ -59,6 +59,11 @@ func byDepth(mounts []specs.Mount) {
 	slices.SortStableFunc(mounts, func(x, y specs.Mount) int {
 		return strings.Count(x.Destination, "/") - strings.Count(y.Destination, "/")
 	})
+}
+
+// isBelow tells whether a path lies below the destination of a mount.
+func isBelow(path string, mounts []specs.Mount) bool {
+	return slices.ContainsFunc(mounts, func(m specs.Mount) bool { return strings.HasPrefix(path, m.Destination+"/") })
 }
 
 // without leaves out the mounts whose destination others take.
@@ -163,7 +168,7 @@ func destination(dest string) (string, error) {
 // imageVolumes gives each VOLUME of the image that the user mounts nothing
 // over a fresh directory of the pod, as podman and Docker do; the path is the
 // image's word and goes through the same checks (CVE-2019-16884).
-func (b *builder) imageVolumes(user []specs.Mount) ([]specs.Mount, error) {
+func (b *builder) imageVolumes(mounts, user []specs.Mount) ([]specs.Mount, error) {
 	mode := first(b.Options.ImageVolume, "anonymous")
 	if mode == "bind" {
 		mode = "anonymous" // podman's older word
@@ -194,8 +199,11 @@ func (b *builder) imageVolumes(user []specs.Mount) ([]specs.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A link of the image may lead to where the user has mounted something.
-		m.Options = append(m.Options, "yield")
+		// A link of the image may lead to where the user has mounted something. Plainly
+		// below another mount it is mounted, as podman does.
+		if !isBelow(dest, mounts) && !isBelow(dest, user) && !isBelow(dest, out) {
+			m.Options = append(m.Options, "yield")
+		}
 		out = append(out, m)
 	}
 	return out, nil
