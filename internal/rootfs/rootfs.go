@@ -229,7 +229,27 @@ func openOwn(dir int, name string) (int, error) {
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	}
-	return unix.Openat2(dir, name, &how)
+	fd, err := unix.Openat2(dir, name, &how)
+	if err != unix.ENOSYS {
+		return fd, err
+	}
+	// Where pods cannot be launched for want of it (before Linux 5.6), what was
+	// begun is removed all the same.
+	var above, own unix.Stat_t
+	if fd, err = unix.Openat(dir, name, int(how.Flags), 0); err != nil {
+		return -1, err
+	}
+	if err = unix.Fstat(dir, &above); err == nil {
+		err = unix.Fstat(fd, &own)
+	}
+	if err == nil && above.Dev != own.Dev {
+		err = unix.EXDEV
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // maxOpen is how deep a remover goes down. What lies deeper is moved up.

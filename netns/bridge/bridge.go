@@ -21,7 +21,6 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/netns"
 )
 
@@ -124,8 +123,18 @@ func (b Bridge) ours(alias string) error {
 	if !owned || b.Owner == "" || alias == mark(b.Owner) {
 		return nil
 	}
-	return hint.With(fmt.Errorf("the bridge %s of this host is that of %s", b.Name, other), "give the network another name for its bridge")
+	return &Taken{b.Name, other}
 }
+
+// Taken is returned for a bridge that is another network's.
+type Taken struct{ Name, Owner string }
+
+func (t *Taken) Error() string {
+	return fmt.Sprintf("the bridge %s of this host is that of %s", t.Name, t.Owner)
+}
+
+// Hint says what to do.
+func (t *Taken) Hint() string { return "give the network another name for its bridge" }
 
 // Missing is returned when the kernel has no such kind of interface, or we may
 // not make one.
