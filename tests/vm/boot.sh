@@ -12,7 +12,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../setup/apt.sh"
 
 suite=$1 report=$2 word=${3:-}
-limit=${GANTRY_VM_SECONDS:-2700}
+limit=${GANTRY_VM_SECONDS:-3000}
 apt_need qemu-system-x86 e2fsprogs >&2
 guest=$("$here/root.sh")
 
