@@ -126,8 +126,11 @@ func (e Env) lenderOf(p *pod.Pod) (*pod.Pod, error) {
 		return nil, err
 	}
 	owner, err := e.find(string(uuid))
-	if errors.Is(err, pod.ErrNotFound) || err == nil && owner.Phase() != pod.Run {
+	if errors.Is(err, pod.ErrNotFound) {
 		return nil, nil
+	}
+	if err == nil && owner.Phase() != pod.Run {
+		return nil, owner.Close()
 	}
 	return owner, err
 }

@@ -433,6 +433,10 @@ func (e Env) Delete(n Network) error {
 		return err
 	}
 	defer unlock()
+	// To be locked: else who is the first on the network at this moment is not seen.
+	if err := os.MkdirAll(e.leases(n.Name).Path, 0o700); err != nil {
+		return err
+	}
 	free, err := e.leases(n.Name).WhileFree(func() error { return e.delete(n) })
 	if err == nil && !free {
 		err = fmt.Errorf("the network %s has just got a pod", n.Name)
