@@ -110,6 +110,9 @@ func answer(got, batch []byte) error {
 func kindOf(batch []byte, sequence uint32) int {
 	for len(batch) >= unix.SizeofNlMsghdr {
 		size := binary.NativeEndian.Uint32(batch)
+		if size < unix.SizeofNlMsghdr {
+			break // none of ours
+		}
 		if kind := binary.NativeEndian.Uint16(batch[4:]); binary.NativeEndian.Uint32(batch[8:]) == sequence && kind>>8 == unix.NFNL_SUBSYS_NFTABLES {
 			return int(kind & 0xff)
 		}
