@@ -131,11 +131,12 @@ func TestDripIsGivenUp(t *testing.T) {
 // Guards: a slow link that keeps the pace, whole or cut, gets there, and a
 // reader that takes its time is no slowness of the registry's.
 func TestSlowLinkGetsThere(t *testing.T) {
-	d := wire.Content{Digest: "sha256:" + strings.Repeat("a", 64), Size: 20_000}
+	d := wire.Content{Digest: "sha256:" + strings.Repeat("a", 64), Size: 60_000}
 	for name, most := range map[string]int{"held open": 0, "cut": 3000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, asked := drip(t, int(d.Size), 200, most) // ten times the pace at best
+			s, asked := drip(t, int(d.Size), 200, most) // 40 times the pace at best
+			s.pace.window = time.Second
 			if most > 0 {
 				s.pace.least = 2000
 			}
@@ -146,7 +147,8 @@ func TestSlowLinkGetsThere(t *testing.T) {
 	}
 	t.Run("slow reader", func(t *testing.T) {
 		t.Parallel()
-		s, asked := drip(t, int(d.Size), 100, 0)
+		s, asked := drip(t, int(d.Size), 200, 0)
+		s.pace.window = time.Second
 		err := s.blob(t.Context(), d, writer(func([]byte) { time.Sleep(200 * time.Millisecond) }))
 		if err != nil || asked.Load() != 1 {
 			t.Errorf("asked %d times: %v", asked.Load(), err)

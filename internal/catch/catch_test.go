@@ -154,11 +154,9 @@ func TestForwardKeepsEverythingPending(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wait := unix.Timespec{Sec: 5}
 		for i := range 50 {
-			got, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&blocked)),
-				0, uintptr(unsafe.Pointer(&wait)), maskSize, 0, 0)
-			if errno != 0 || syscall.Signal(got) != sig {
+			got, errno := await(&blocked)
+			if errno != 0 || got != sig {
 				t.Fatalf("after %d of 50: signal %d: %v", i, got, errno)
 			}
 		}
@@ -167,6 +165,18 @@ func TestForwardKeepsEverythingPending(t *testing.T) {
 	born.Wait()
 	if came := s.Drain(); len(came) > 0 {
 		t.Errorf("%v went into the pipe", came)
+	}
+}
+
+// await takes one of a set's pending signals, waiting for it 30 s.
+func await(set *unix.Sigset_t) (syscall.Signal, syscall.Errno) {
+	wait := unix.Timespec{Sec: 30}
+	for {
+		got, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(set)),
+			0, uintptr(unsafe.Pointer(&wait)), maskSize, 0, 0)
+		if errno != unix.EINTR { // the runtime interrupts threads that compute for long
+			return syscall.Signal(got), errno
+		}
 	}
 }
 

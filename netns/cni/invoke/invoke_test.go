@@ -254,13 +254,13 @@ func TestHangingPlugin(t *testing.T) {
 	f.plugin("p", `[ "$CNI_COMMAND" = ADD ] || exit 0
 sleep 3600 & echo $! >`+f.dir+`/child; wait`)
 	on := f.on("1.0.0", `{"type":"p"}`)
-	on.Timeout = 500 * time.Millisecond
+	on.Timeout = 2 * time.Second // the child must have been born
 	began := time.Now()
 	a := f.do(cni.Add, on, "/n")
-	if a.Error == nil || a.Error.Kind != cni.TimedOut || a.Error.Error() != "plugin p: ADD: it did not end within 500ms and was killed" {
+	if a.Error == nil || a.Error.Kind != cni.TimedOut || a.Error.Error() != "plugin p: ADD: it did not end within 2s and was killed" {
 		t.Errorf("%+v", a.Error)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	child, err := os.ReadFile(f.dir + "/child")
