@@ -114,7 +114,7 @@ func (j *journal) tellLost() {
 	if j.lost == 0 {
 		return
 	}
-	e := append(append([]byte{}, j.fields...), "GANTRY_STREAM=stderr\nPRIORITY=4\nMESSAGE=gantry: the journal had no room for "+itoa(j.lost)+" lines\n"...)
+	e := append(append([]byte{}, j.fields...), "GANTRY_STREAM=stderr\nPRIORITY=4\nMESSAGE=gantry: the journal had no room for "+lines(j.lost)+"\n"...)
 	if j.datagram(e) == nil {
 		j.lost = 0
 	}

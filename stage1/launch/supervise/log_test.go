@@ -120,7 +120,7 @@ func TestFullDisk(t *testing.T) {
 	l.record(st, []byte("fourth\n"))
 	const missing = "gantry: the disk had no room for "
 	got, _ := read(t, dir, 1<<20)
-	if got != "first\nsecond\n"+missing+"1 lines\nfourth\n" && got != "first\n"+missing+"2 lines\nfourth\n" {
+	if got != "first\nsecond\n"+missing+"1 line\nfourth\n" && got != "first\n"+missing+"2 lines\nfourth\n" {
 		t.Errorf("%q", got)
 	}
 }
@@ -250,7 +250,7 @@ func TestJournalWithoutRoom(t *testing.T) {
 	if got := take(t, peer); got["MESSAGE"] != "again" {
 		t.Errorf("%v", got)
 	}
-	if got := take(t, peer); !strings.Contains(got["MESSAGE"], fmt.Sprintf("no room for %d lines", lost)) || got["PRIORITY"] != "4" {
+	if got := take(t, peer); !strings.Contains(got["MESSAGE"], "no room for "+lines(lost)) || got["PRIORITY"] != "4" {
 		t.Errorf("%v", got)
 	}
 }

@@ -4,6 +4,7 @@ package supervise
 
 import (
 	"bytes"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -112,7 +113,7 @@ func (l *logFile) admit(stamp []byte) {
 	if l.lost == 0 {
 		return
 	}
-	notice := append(append([]byte(nil), stamp...), " stderr F gantry: the disk had no room for "+itoa(l.lost)+" lines\n"...)
+	notice := append(append([]byte(nil), stamp...), " stderr F gantry: the disk had no room for "+lines(l.lost)+"\n"...)
 	l.room(len(notice))
 	if l.write(notice) > 0 {
 		l.lost = 0
@@ -125,9 +126,9 @@ func (l *logFile) rotate() {
 	for i := l.keep - 1; i > 0; i-- {
 		from := l.name
 		if i > 1 {
-			from += "." + itoa(i-1)
+			from += "." + strconv.Itoa(i-1)
 		}
-		_ = unix.Renameat(l.dir, from, l.dir, l.name+"."+itoa(i))
+		_ = unix.Renameat(l.dir, from, l.dir, l.name+"."+strconv.Itoa(i))
 	}
 	if l.keep == 1 {
 		_ = unix.Unlinkat(l.dir, l.name, 0)
@@ -140,9 +141,9 @@ func (l *logFile) rotate() {
 	l.fd, l.size = fd, 0
 }
 
-func itoa(n int) string {
-	if n < 10 {
-		return string(rune('0' + n))
+func lines(n int) string {
+	if n == 1 {
+		return "1 line"
 	}
-	return itoa(n/10) + string(rune('0'+n%10))
+	return strconv.Itoa(n) + " lines"
 }
