@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gantryrun/gantry/cgroups"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -176,7 +177,7 @@ func list(e Env, o ListOptions) ([]Record, error) {
 		return nil, err
 	}
 	phases := []pod.Phase{pod.Run}
-	if o.All {
+	if o.All || o.asksState() {
 		phases = pod.Phases()
 	}
 	out := []Record{}
@@ -206,21 +207,28 @@ func list(e Env, o ListOptions) ([]Record, error) {
 	return out, err
 }
 
+// asksState tells whether the states to be listed are named, which then are
+// not those of running pods alone.
+func (o ListOptions) asksState() bool {
+	return slices.ContainsFunc(o.Filter, func(f string) bool { return strings.HasPrefix(f, "state=") })
+}
+
 // filters turns KEY=VALUE selections into one question.
 func filters(o ListOptions) (func(Record) bool, error) {
 	type filter struct{ key, value string }
 	var all []filter
-	stateAsked := false
 	for _, f := range o.Filter {
 		key, value, ok := strings.Cut(f, "=")
 		if !ok || !slices.Contains([]string{"state", "name", "label", "image", "volume"}, key) {
 			return nil, fmt.Errorf("filter %q: write state=, name=, label=, image= or volume=", f)
 		}
-		stateAsked = stateAsked || key == "state"
+		if states := pod.States(); key == "state" && !slices.Contains(states, value) {
+			return nil, hint.With(fmt.Errorf("filter %q: there is no such state", f), "there are "+strings.Join(states, ", "))
+		}
 		all = append(all, filter{key, value})
 	}
 	return func(r Record) bool {
-		if !o.All && !stateAsked && r.State != string(pod.Running) {
+		if !o.All && !o.asksState() && r.State != string(pod.Running) {
 			return false
 		}
 		for _, f := range all {

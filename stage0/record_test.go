@@ -83,8 +83,13 @@ func TestListAndFilters(t *testing.T) {
 			t.Errorf("%q: %d pods, %v; want %d", filter, len(rs), err, want)
 		}
 	}
-	if _, err := List(e, ListOptions{Filter: []string{"x=y"}}); err == nil {
-		t.Error("an unknown filter was taken")
+	if rs, err := List(e, ListOptions{Filter: []string{"state=exited"}}); err != nil || len(rs) != 2 {
+		t.Errorf("exited, without All: %d pods, %v", len(rs), err)
+	}
+	for _, filter := range []string{"x=y", "state=exitted"} {
+		if _, err := List(e, ListOptions{Filter: []string{filter}}); err == nil {
+			t.Errorf("%q was taken", filter)
+		}
 	}
 	if r, err := Status(e, a.UUID); err != nil || r.Exit.Text() != "137 (SIGKILL, out of memory)" {
 		t.Errorf("%+v, %v", r, err)

@@ -70,6 +70,19 @@ func Phases() []Phase {
 	return []Phase{Embryo, Prepare, Prepared, Run, Exited, Garbage}
 }
 
+// States returns what a reader can see, in the direction of travel.
+func States() []string {
+	var all []string
+	for _, r := range Lifecycle() {
+		for _, s := range []State{r.Locked, r.Unlocked} {
+			if !slices.Contains(all, string(s)) {
+				all = append(all, string(s))
+			}
+		}
+	}
+	return all
+}
+
 // row returns p's line of the table.
 func row(p Phase) (Row, bool) {
 	for _, r := range Lifecycle() {

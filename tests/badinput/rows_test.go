@@ -43,6 +43,8 @@ func commandRows() []row {
 		says(group, "a flag that is missing", "trust", "add", "acme.pub"),
 		says(group, "a number that is none", "logs", "--tail=many", "web"),
 		says(group, "a number that is too large", "stop", "--time=99999999999999999999", "web"),
+		says(group, "a time that is too long", "stop", "--time=9223372037", "web"),
+		says(group, "a state that pods do not have", "list", "--filter=state=stopped"),
 		says(group, "a template without such a field", "image", "ls", "--format", "{{.Nickname}}"),
 		says(group, "unknown flag", "run", "--no-such-flag", image),
 		says(group, "a flag of podman that gantry does not have", "run", "--restart=always", image),
