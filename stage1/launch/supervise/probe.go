@@ -20,7 +20,7 @@ type prober struct {
 func (s *supervisor) openProber() {
 	s.prober.pidfd = -1
 	if len(s.Probe) > 0 {
-		s.prober.next = time.Unix(0, s.Started).Add(time.Duration(s.ProbeEvery))
+		s.prober.next = time.Now().Add(time.Duration(s.ProbeEvery)) // whatever the clock is set to
 	}
 }
 

@@ -8,6 +8,7 @@ package supervise
 
 import (
 	"errors"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -35,6 +36,7 @@ type supervisor struct {
 	proxy    *proxy    // published ports; nil: none
 	tty      *terminal // our own terminal, in raw mode
 	deadline time.Time // when a stop turns into SIGKILL; zero: none
+	timeIsUp time.Time // the deadline that --timeout set
 	polls    []unix.PollFd
 	ended    bool
 	dropped  bool // the pod's table
@@ -192,7 +194,7 @@ func (s *supervisor) patience() int {
 	if left < 0 {
 		return -1
 	}
-	return int(left.Milliseconds() + 1)
+	return int(min(left.Milliseconds()+1, math.MaxInt32)) // more is less than none to the kernel
 }
 
 // sooner is the shorter of two times to wait; a negative one is no bound.
