@@ -328,8 +328,8 @@ func stopFlags(c *cobra.Command) func() (stage0.StopOptions, error) {
 	timeout := c.Flags().IntP("time", "t", 10, "kill `SECONDS` after the stop signal (default the pod's own time-out)")
 	return func() (o stage0.StopOptions, err error) {
 		if c.Flags().Changed("time") {
-			if *timeout < 0 {
-				return o, fmt.Errorf("--time %d: seconds cannot be negative", *timeout)
+			if err := checkSeconds("--time", *timeout); err != nil {
+				return o, err
 			}
 			o.Timeout = seconds(*timeout)
 		}

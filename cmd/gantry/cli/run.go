@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -187,11 +188,14 @@ func (a *app) runOptions(c *cobra.Command, e stage0.Env, f *runFlags, args []str
 		o.OOMScoreAdj = &f.oomScoreAdj
 	}
 	if c.Flags().Changed("stop-timeout") {
-		if f.stopTimeout < 0 {
-			return o, fmt.Errorf("--stop-timeout %d: seconds cannot be negative", f.stopTimeout)
+		if err := checkSeconds("--stop-timeout", f.stopTimeout); err != nil {
+			return o, err
 		}
 		t := uint(f.stopTimeout)
 		o.StopTimeout = &t
+	}
+	if err := checkSeconds("--timeout", o.Timeout); err != nil {
+		return o, err
 	}
 	if err := f.checkMore(); err != nil {
 		return o, err
@@ -283,6 +287,21 @@ func (a *app) env(pods ...string) (stage0.Env, error) {
 func (a *app) outside() (stage0.Env, error) {
 	g := a.globals
 	return stage0.NewEnv(g.dir, g.runDir, g.configPath, g.libexec)
+}
+
+// maxSeconds is far below what a duration holds, past which waiting long would
+// turn into not waiting at all.
+const maxSeconds = math.MaxInt32
+
+// checkSeconds refuses what is no time to wait.
+func checkSeconds[N int | uint](flag string, n N) error {
+	switch {
+	case n < 0:
+		return fmt.Errorf("%s %d: seconds cannot be negative", flag, n)
+	case n > maxSeconds:
+		return fmt.Errorf("%s %d: seconds go up to %d", flag, n, maxSeconds)
+	}
+	return nil
 }
 
 // stopwatch flags are shared by stop and its kin.
