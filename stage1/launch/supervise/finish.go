@@ -62,7 +62,7 @@ func (s *supervisor) status() stage1.Status {
 	return st
 }
 
-// record replaces the status of the app by rename.
+// record replaces the status of the app, by rename where that can be.
 func (s *supervisor) record() {
 	if s.Pods < 0 {
 		return
@@ -75,17 +75,29 @@ func (s *supervisor) record() {
 	if err != nil {
 		return
 	}
+	b = append(b, '\n')
 	const temp = "." + stage1.StatusFile + ".new"
-	fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
+	if writeAt(dir, temp, unix.O_CREAT|unix.O_TRUNC, b) == nil && unix.Renameat(dir, temp, dir, stage1.StatusFile) == nil {
 		return
 	}
-	b = append(b, '\n')
-	n, err := unix.Write(fd, b)
-	_ = unix.Close(fd)
-	if err == nil && n == len(b) {
-		_ = unix.Renameat(dir, temp, dir, stage1.StatusFile)
+	// On a full disk there may be no room for another file, and there is where
+	// this one stands: it says how the app began, and ends in its first block.
+	_ = unix.Unlinkat(dir, temp, 0)
+	_ = writeAt(dir, stage1.StatusFile, 0, b)
+}
+
+// writeAt writes a file of a directory at once.
+func writeAt(dir int, name string, flags int, b []byte) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0o600)
+	if err != nil {
+		return err
 	}
+	defer unix.Close(fd)
+	n, err := unix.Write(fd, b)
+	if err == nil && n != len(b) {
+		err = unix.ENOSPC
+	}
+	return err
 }
 
 // movePod moves the pod directory to where its phase is over. With Remove it
