@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1"
+	"github.com/gantryrun/gantry/stage1/launch"
 )
 
 // process is a handle on an app's first process that cannot come to mean
@@ -49,7 +51,7 @@ func (p process) over() bool {
 // openProcess opens the app of a running pod. An app that has ended is not an
 // error of the caller's: ok is false.
 func openProcess(p *pod.Pod) (proc process, ok bool, err error) {
-	st, err := readStatus(p)
+	st, err := appStatus(p)
 	if err != nil {
 		return process{}, false, fmt.Errorf("pod %s: %w", pod.Short(p.UUID), err)
 	}
@@ -69,6 +71,25 @@ func openProcess(p *pod.Pod) (proc process, ok bool, err error) {
 		return process{}, false, nil
 	}
 	return proc, true, nil
+}
+
+// appStatus is the status of a running app; one that is damaged is asked of the
+// supervisor: a pod must always be stoppable.
+func appStatus(p *pod.Pod) (stage1.Status, error) {
+	st, err := readStatus(p)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, pod.ErrVersion) {
+		return st, err
+	}
+	c, dialErr := launch.Dial(p.File())
+	if dialErr != nil {
+		return st, err
+	}
+	defer c.Close()
+	reply, askErr := c.Ask(stage1.Request{Version: stage1.ControlVersion, Op: stage1.OpStatus})
+	if told, ok := reply.Apps[appName]; ok && askErr == nil {
+		return told, nil
+	}
+	return st, err
 }
 
 // startTime is field 22 of /proc/PID/stat, in clock ticks since boot.

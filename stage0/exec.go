@@ -74,7 +74,7 @@ func (e Env) enter(ctx context.Context, id string, o ExecOptions, report *readin
 	if err != nil {
 		return err
 	}
-	st, err := readStatus(p)
+	st, err := appStatus(p)
 	if err != nil {
 		return err
 	}
