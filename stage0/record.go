@@ -293,10 +293,7 @@ func wait(ctx context.Context, e Env, id string) (Record, error) {
 	}
 	defer p.Close()
 	m, _ := p.Manifest()
-	var last <-chan stage1.Status
-	if m.Remove {
-		last = lastStatus(p)
-	}
+	last := lastStatus(p)
 	if err := waitFree(ctx, p); err != nil {
 		return Record{}, err
 	}
@@ -304,20 +301,26 @@ func wait(ctx context.Context, e Env, id string) (Record, error) {
 		return Record{}, err
 	}
 	r, err := record(p)
-	if errors.Is(err, pod.ErrNotFound) && m.Remove {
+	removed := errors.Is(err, pod.ErrNotFound)
+	if err != nil && !removed || r.Exit != nil && r.Exit.Known {
+		return r, err
+	}
+	st, told := <-last
+	if removed && (told || m.Remove) {
 		r, err = Record{UUID: p.UUID, State: "removed"}, nil
 		r.describe(m)
-		if st, ok := <-last; ok {
-			r.Started = time.Unix(0, st.Started)
-			r.end(st)
-		}
+	}
+	if told {
+		r.Started = time.Unix(0, st.Started)
+		r.end(st)
 	}
 	return r, err
 }
 
-// lastStatus is what the supervisor of a pod that leaves no record says when
-// the app has ended: one status, or none when it was killed, has too many
-// clients, or is not there yet.
+// lastStatus is what the supervisor says when the app has ended: one status, or
+// none when it was killed, has too many clients, or is not there yet. Of a pod
+// that is removed, by its supervisor or by somebody who is faster than us, it is
+// all there is to know.
 func lastStatus(p *pod.Pod) <-chan stage1.Status {
 	last := make(chan stage1.Status, 1)
 	c, err := launch.Dial(p.File())

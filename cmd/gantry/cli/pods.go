@@ -94,9 +94,10 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show a pod's state and how its app ended",
 		Long: `Show a pod's state and how its app ended.
 
-A pod that was run with --rm leaves no record: only who waits for it while it
-runs is told its end, up to sixteen at a time. Others, and those who began to
-wait before the app was started, see it removed and no more.`,
+A pod that was run with --rm, or that somebody removes meanwhile, leaves no
+record: only who waits for it while it runs is told its end, up to sixteen at a
+time. Others, and those who began to wait before the app was started, see it
+removed and no more.`,
 		Example: `  gantry status web
   gantry status --wait --format json 5f2c`,
 		Args: exactArgs(1),
