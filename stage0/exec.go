@@ -4,6 +4,7 @@ package stage0
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -13,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/pod"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
 
@@ -96,6 +98,9 @@ func (e Env) enter(ctx context.Context, id string, o ExecOptions, report *readin
 		q.Ready = report.ready
 	}
 	s, err := launch.Exec(ctx, q)
+	if errors.Is(err, launch.ErrNotRunning) {
+		return fmt.Errorf("pod %s %w", pod.Short(p.UUID), ErrNotRunning) // it ended meanwhile
+	}
 	if err != nil {
 		return err
 	}

@@ -201,8 +201,10 @@ func Exec(ctx context.Context, r ExecRequest) (_ *Started, err error) {
 	}
 	defer handover.close()
 	if err := s.follow(&all, sync, handover); err != nil {
-		if s.Pid == 0 && hasEnded(target) {
-			return nil, ErrNotRunning // who sweeps up after the app swept gantry-init too
+		// Who sweeps up after the app swept gantry-init too. Namespaces that are
+		// nobody's any more go before a process that waits for those it had.
+		if s.Pid == 0 && (hasEnded(target) || errors.Is(err, unix.ESRCH)) {
+			return nil, ErrNotRunning
 		}
 		return nil, err
 	}
