@@ -3,6 +3,7 @@
 package podlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -190,37 +191,78 @@ func (c *chain) more() error {
 	return err
 }
 
-// seekTail moves to where the last n lines begin, reading from the end, and
-// tells how many there are.
+// seekTail moves to where the last n lines begin and tells how many there are. A
+// line may be in several pieces.
 func seekTail(f *os.File, n int) (int, error) {
-	end, err := f.Seek(0, io.SeekEnd)
+	begin, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, fmt.Errorf("read log: %w", err)
 	}
 	if n == 0 {
 		return 0, nil
 	}
+	end, seen := begin, 0
+	err = eachPiece(f, end, func(from, to int64) (goOn bool, err error) {
+		ends := to == end // of the last line there may be more to come
+		if !ends {
+			if ends, err = endsLine(f, from, to); err != nil {
+				return false, err
+			}
+		}
+		if ends && seen == n {
+			return false, nil
+		}
+		if ends {
+			seen++
+		}
+		begin = from
+		return true, nil
+	})
+	if err == nil {
+		_, err = f.Seek(begin, io.SeekStart)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read log: %w", err)
+	}
+	return seen, nil
+}
+
+// eachPiece calls do with where each line of the file begins and ends, reading
+// from the end.
+func eachPiece(f *os.File, end int64, do func(from, to int64) (goOn bool, err error)) error {
 	buf := make([]byte, 64<<10)
-	seen := 0
+	to := end
 	for at := end; at > 0; {
 		size := min(int64(len(buf)), at)
 		at -= size
 		if _, err := f.ReadAt(buf[:size], at); err != nil {
-			return 0, fmt.Errorf("read log: %w", err)
+			return err
 		}
 		for i := size - 1; i >= 0; i-- {
-			if buf[i] != '\n' || at+i == end-1 {
+			from := at + i + 1
+			if buf[i] != '\n' || from == end {
 				continue
 			}
-			if seen++; seen == n {
-				_, err := f.Seek(at+i+1, io.SeekStart)
-				return n, err
+			if goOn, err := do(from, to); err != nil || !goOn {
+				return err
 			}
+			to = from
 		}
 	}
-	if end > 0 {
-		seen++ // the first one
+	if to == 0 {
+		return nil
 	}
-	_, err = f.Seek(0, io.SeekStart)
-	return seen, err
+	_, err := do(0, to)
+	return err
+}
+
+// endsLine tells whether a piece of a line is its last, by the tag that stands
+// before its text.
+func endsLine(f *os.File, from, to int64) (bool, error) {
+	head := make([]byte, min(to-from, 64)) // more than time, stream and tag have
+	if _, err := f.ReadAt(head, from); err != nil {
+		return false, err
+	}
+	fields := bytes.SplitN(head, []byte(" "), 4)
+	return len(fields) < 4 || string(fields[2]) != "P", nil
 }

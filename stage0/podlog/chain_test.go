@@ -109,3 +109,40 @@ func TestChainLosesNothingWhileFilesMoveUp(t *testing.T) {
 		t.Errorf("%d lines were read of %d", strings.Count(out.String(), "\n"), lines)
 	}
 }
+
+// A line that came in pieces is one line, also at the end, where it is not
+// complete yet.
+func TestTailCountsLinesNotPieces(t *testing.T) {
+	const stamp = "2026-01-01T00:00:00Z stdout "
+	whole := stamp + "F one\n" + stamp + "P tw\n" + stamp + "P o\n" + stamp + "F \n"
+	for _, c := range []struct {
+		log  string
+		n    int
+		want string
+	}{
+		{"", 1, ""},
+		{whole, 0, ""},
+		{whole, 1, "two\n"},
+		{whole, 2, "one\ntwo\n"},
+		{whole, 3, "one\ntwo\n"},
+		{whole + stamp + "P thr\n" + stamp + "P ee\n", 1, "three"},
+		{whole + stamp + "P thr\n" + stamp + "P ee\n", 2, "two\nthree"},
+		{strings.Repeat(stamp+"P x\n", 5000) + stamp + "F y\n", 1, strings.Repeat("x", 5000) + "y\n"},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "log"), []byte(c.log), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		read := chainOf(t, dir)
+		if err := read.tail(c.n); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := read.drain(&printer{out: &out, midLine: map[string]bool{}, o: Options{}}); err != nil {
+			t.Error(err)
+		}
+		if out.String() != c.want {
+			t.Errorf("the last %d of %.80q: %.80q, want %.80q", c.n, c.log, out.String(), c.want)
+		}
+	}
+}
