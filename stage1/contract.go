@@ -59,7 +59,7 @@ type Contract struct {
 	NameLink    string   `json:"nameLink,omitempty"`
 	PidFile     string   `json:"pidFile,omitempty"`
 	Remove      bool     `json:"remove,omitempty"`
-	Raw         bool     `json:"raw,omitempty"`      // our stdin is a terminal to be put into raw mode
+	Raw         bool     `json:"raw,omitempty"`      // our stdin goes to the app's terminal; if it is one, in raw mode
 	Echo        bool     `json:"echo,omitempty"`     // log driver file: also copy output to our own stdout and stderr
 	NoSignal    bool     `json:"noSignal,omitempty"` // end with status 128+n, not by the signal the app died by
 	StopSignal  int      `json:"stopSignal,omitempty"`

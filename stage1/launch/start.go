@@ -208,7 +208,7 @@ func (s *Started) describe(all *hold, r *Request, io *stdio, group *cgroups.Grou
 		Pid: s.Pid, Start: start, Boot: boot, Started: time.Now().UnixNano(),
 		Pods: -1, Lock: -1, Control: -1, Pty: -1, Stdin: -1,
 		NameLink: r.NameLink, Unlink: r.Unlink, PidFile: r.PidFile, Remove: r.Remove,
-		Raw: r.Terminal && !r.Detached, Echo: !r.Detached,
+		Raw: r.Terminal && r.Stdin && !r.Detached, Echo: !r.Detached,
 		StopSignal: signalNumber(r.StopSignal), StopTimeout: int64(r.StopTimeout), Timeout: int64(r.Timeout),
 		Probe: r.Probe, ProbeEvery: int64(r.ProbeEvery),
 		Stdout: s.inheritFile(io.stdout), Stderr: s.inheritFile(io.stderr),

@@ -57,14 +57,16 @@ func (s *supervisor) signal(sig unix.Signal) {
 	switch {
 	case sig == unix.SIGCHLD && s.Orphans:
 		s.reapOrphans()
-	case sig == unix.SIGWINCH && s.tty != nil:
-		s.tty.resize()
+	case sig == unix.SIGWINCH && s.Pty >= 0:
+		resize(s.Pty) // which tells the app
 	case sig == unix.SIGTSTP:
 		s.suspend()
 	case sig == unix.SIGCONT:
 		if s.tty != nil {
 			s.tty.raw()
-			s.tty.resize()
+		}
+		if s.Pty >= 0 {
+			resize(s.Pty)
 		}
 		_ = s.kill(sig)
 	default:

@@ -28,6 +28,9 @@ type stream struct {
 	done     bool
 	held     *journal    // nil, or what has to have room first
 	gate     func() bool // nil, or tells whether reading is allowed now
+
+	piped     bool // to is a terminal and from is none
+	lineEnded bool // what went there
 }
 
 // openLog opens what the log driver says.
@@ -56,6 +59,8 @@ func (s *supervisor) openStreams() {
 			in := &stream{from: 0, to: s.Pty}
 			if s.tty != nil {
 				in.gate = s.tty.foreground
+			} else {
+				in.piped, in.lineEnded = true, true
 			}
 			s.streams = append(s.streams, in)
 		}
@@ -103,6 +108,10 @@ func (st *stream) read() {
 	switch {
 	case err == unix.EINTR || err == unix.EAGAIN:
 		return
+	case st.piped && (err != nil || n <= 0):
+		st.piped = false // the next time it is over
+		st.pending = endOfInput(st.to, st.lineEnded)
+		return
 	case err != nil || n <= 0:
 		st.done = true
 		if st.log != nil {
@@ -115,6 +124,7 @@ func (st *stream) read() {
 	}
 	if st.to >= 0 {
 		st.pending = st.buf[:n]
+		st.lineEnded = st.buf[n-1] == '\n'
 	}
 }
 

@@ -116,8 +116,11 @@ func (s *supervisor) setUp() error {
 	if s.Control >= 0 {
 		_ = unix.SetNonblock(s.Control, true)
 	}
-	if s.Pty >= 0 && s.Raw {
-		s.tty = openTerminal(s.Pty)
+	if s.Pty >= 0 {
+		resize(s.Pty)
+		if s.Raw {
+			s.tty = openTerminal()
+		}
 	}
 	s.openStreams()
 	if s.proxy, err = openProxy(s.Forward); err != nil {

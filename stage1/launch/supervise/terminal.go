@@ -7,20 +7,18 @@ import "golang.org/x/sys/unix"
 // terminal is the one we were started on, in raw mode while the app has a
 // terminal of its own behind it.
 type terminal struct {
-	pty   int
 	saved unix.Termios
 	isRaw bool
 }
 
 // openTerminal puts our terminal into raw mode; nil if stdin is none.
-func openTerminal(pty int) *terminal {
+func openTerminal() *terminal {
 	saved, err := unix.IoctlGetTermios(0, unix.TCGETS)
 	if err != nil {
 		return nil
 	}
-	t := &terminal{pty: pty, saved: *saved}
+	t := &terminal{saved: *saved}
 	t.raw()
-	t.resize()
 	return t
 }
 
@@ -54,8 +52,23 @@ func (t *terminal) restore() {
 }
 
 // resize gives the app's terminal the size of ours.
-func (t *terminal) resize() {
+func resize(pty int) {
 	if size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
-		_ = unix.IoctlSetWinsize(t.pty, unix.TIOCSWINSZ, size)
+		_ = unix.IoctlSetWinsize(pty, unix.TIOCSWINSZ, size)
 	}
+}
+
+// endOfInput is what a terminal is typed at the end of what stood in for a
+// keyboard: nothing else tells the app. After half a line once only hands that
+// over.
+func endOfInput(pty int, lineEnded bool) []byte {
+	mode, err := unix.IoctlGetTermios(pty, unix.TCGETS)
+	if err != nil {
+		return nil
+	}
+	key := mode.Cc[unix.VEOF]
+	if lineEnded {
+		return []byte{key}
+	}
+	return []byte{key, key}
 }
