@@ -3,6 +3,7 @@
 package stage0
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,6 +35,8 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 		if err := pod.CheckName(o.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
 		}
+	} else if o.Replace {
+		return nil, errors.New("--replace: give the name of the pod to be replaced: --name NAME")
 	}
 	if _, err := platformOf(o.Platform); err != nil {
 		return nil, err

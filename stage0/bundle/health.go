@@ -40,6 +40,22 @@ type Health struct {
 	OnFailure   string        `json:"onFailure"`
 }
 
+// withoutCheck refuses what is about a check that there is not.
+func (o *HealthOptions) withoutCheck() error {
+	for _, f := range []struct{ flag, value string }{
+		{"--health-interval", o.HealthInterval},
+		{"--health-timeout", o.HealthTimeout},
+		{"--health-start-period", o.HealthStartPeriod},
+		{"--health-retries", o.HealthRetries},
+		{"--health-on-failure", o.HealthOnFailure},
+	} {
+		if f.value != "" {
+			return fmt.Errorf("%s %s: there is no health check: give --health-cmd", f.flag, f.value)
+		}
+	}
+	return nil
+}
+
 // health settles the check, if there is one.
 func (b *builder) health() error {
 	o, h := b.Options.HealthOptions, &Health{Interval: 30 * time.Second, Timeout: 30 * time.Second, Retries: 3, OnFailure: "none"}
@@ -89,10 +105,10 @@ func (b *builder) health() error {
 		command = nil
 	}
 	if len(command) == 0 {
-		if o.HealthOnFailure != "" && !b.early {
-			return fmt.Errorf("--health-on-failure %s: there is no health check: give --health-cmd", o.HealthOnFailure)
+		if b.early {
+			return nil // the image may have one
 		}
-		return nil
+		return o.withoutCheck()
 	}
 	h.Command = command
 	b.r.Health = h

@@ -43,6 +43,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", name, r.Health, err, c.want)
 		}
 	}
-	in := input(Options{HealthOptions: HealthOptions{HealthOnFailure: "kill"}})
-	refused(t, in, "there is no health check")
+	for _, o := range []HealthOptions{{HealthOnFailure: "kill"}, {HealthTimeout: "5s"}, {HealthCmd: ptr("none"), HealthInterval: "1s"}} {
+		refused(t, input(Options{HealthOptions: o}), "there is no health check")
+	}
 }
