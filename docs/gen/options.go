@@ -64,7 +64,7 @@ func differences() map[string]string {
 		"umask":              "0000 to 0777",
 		"uts":                "private or host; container: and ns: are refused",
 		"blkio-weight":       "refused where the host cannot do it, not ignored",
-		"log-driver":         "passthrough is the default in the foreground, file with -d; k8s-file is file, json-file is refused",
+		"log-driver":         "passthrough is the default in the foreground, file with -d; none is /dev/null, in the foreground too; k8s-file is file, json-file is refused",
 		"health-on-failure":  "none, kill or stop; restart is refused: it is the init system's",
 		"health-interval":    "from 100ms; nothing runs between two probes",
 		"log-opt":            "path, max-size, max-file (2 unless given), tag; max-size rotates and loses no line; what a full disk has no room for is counted in the log",

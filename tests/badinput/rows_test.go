@@ -53,6 +53,7 @@ func commandRows() []row {
 		says(group, "privileged", "run", "--privileged", image),
 		says(group, "size", "run", "--memory=12x", image),
 		says(group, "capability", "run", "--cap-add=FOO", image),
+		says(group, "a replacement of no pod", "run", "--replace", image),
 		says(group, "ulimit", "run", "--ulimit=bad", image),
 		says(group, "volume that does not exist", "run", "--volume=/nowhere:/data", image),
 		says(group, "name of a volume", "run", "--volume=a/b:/data", image),
