@@ -121,7 +121,12 @@ func (e Env) stopPod(ctx context.Context, p *pod.Pod, o StopOptions) error {
 	if err != nil {
 		return err
 	}
-	if state != pod.Running {
+	switch state {
+	case pod.Running:
+	case pod.Creating, pod.Preparing, pod.Starting:
+		// It would run after all, and who stopped it think that it does not.
+		return hint.With(fmt.Errorf("stop pod %s: it is being started: %w", pod.Short(p.UUID), ErrBusy), "try again when it runs, or end who starts it")
+	default:
 		return nil
 	}
 	signal, timeout := stopSettings(p)

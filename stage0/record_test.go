@@ -5,6 +5,7 @@ package stage0
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -104,6 +105,26 @@ func TestListAndFilters(t *testing.T) {
 	rs, err := List(e, ListOptions{All: true})
 	if err != nil || len(rs) != 2 || rs[0].Problem+rs[1].Problem == "" {
 		t.Errorf("%+v, %v", rs, err)
+	}
+}
+
+// A pod that is being started would run after all.
+func TestStopDoesNotPromiseWhatItCannotKeep(t *testing.T) {
+	e := testEnv(t)
+	var u undo.Stack
+	defer u.Run()
+	r, err := e.newPod(context.Background(), RunOptions{Name: "soon"}, &u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Stop(context.Background(), e, "soon", StopOptions{}); !errors.Is(err, ErrBusy) {
+		t.Errorf("while it is prepared: %v", err)
+	}
+	if err := r.pod.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Stop(context.Background(), e, "soon", StopOptions{}); err != nil {
+		t.Errorf("when that was given up: %v", err)
 	}
 }
 
