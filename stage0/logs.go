@@ -13,10 +13,14 @@ import (
 	"github.com/gantryrun/gantry/stage1"
 )
 
-// logOf is where the output of a pod's app goes.
-func (r *ready) logOf() stage1.Log {
+// logOf is where the output of a pod's app goes. A pod that was prepared without
+// a word about it has what run would have given it.
+func (r *ready) logOf(detached bool) stage1.Log {
 	l := r.launch.Log
 	l.Driver = r.launch.LogDriver
+	if l.Driver == "" && detached {
+		l.Driver = stage1.LogToFile
+	}
 	switch l.Driver {
 	case stage1.LogToFile:
 		if l.Path == "" {
@@ -52,8 +56,22 @@ func logs(ctx context.Context, e Env, id string, o podlog.Options, out, errw io.
 	if err := readJSON(p, path.Join(stage1.AppsDir, appName, launchName), maxConfig, launchVersion, &l); err != nil {
 		return err
 	}
+	if l.LogDriver == "" {
+		l.LogDriver = driverOf(p)
+	}
 	return podlog.Source{
 		Pod: p, App: appName, Driver: l.LogDriver, Path: l.Log.Path,
 		Ended: func(ctx context.Context) error { return waitFree(ctx, p) },
 	}.Print(ctx, o, out, errw)
+}
+
+// driverOf is the log driver of a pod that was prepared without one: how it was
+// run tells.
+func driverOf(p *pod.Pod) string {
+	f, err := p.OpenFile(path.Join(stage1.AppsDir, appName, stage1.LogFile))
+	if err != nil {
+		return stage1.LogPassthrough
+	}
+	_ = f.Close()
+	return stage1.LogToFile
 }

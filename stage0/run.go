@@ -76,7 +76,7 @@ func (e Env) request(r *ready, o LaunchOptions) launch.Request {
 		Root:   launch.Root{Lower: r.root.mount, Dir: r.root.dir, Mapped: ownUsers(r.spec)},
 		PodDir: r.pod.Path(), Lock: r.pod.File(), App: appName, Libexec: e.Libexec, RunDir: e.RunDir,
 		Detached: o.detached(), Terminal: opts.TTY, Stdin: opts.Interactive,
-		Log:        r.logOf(),
+		Log:        r.logOf(o.detached()),
 		StopSignal: r.launch.StopSignal, StopTimeout: time.Duration(r.launch.StopTimeout) * time.Second,
 		Remove: r.manifest.Remove, Init: opts.Init, PidFile: o.PidFile,
 		CgroupStrict: r.launch.Strict, Notes: o.Notes, Preserve: o.Preserve,
