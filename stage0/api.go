@@ -151,7 +151,7 @@ func (x Exit) Text() string { return exitText(x) }
 // ListOptions select pods.
 type ListOptions struct {
 	All    bool     // exited and prepared ones too; otherwise only running
-	Filter []string // state=, name=, label=, image=, volume=; all must hold
+	Filter []string // KEY=VALUE, as podQuestions has the keys; see selection
 }
 
 // List returns the pods, newest first. One that vanishes meanwhile is left

@@ -72,7 +72,7 @@ func CreateNetwork(e Env, name string, s NetworkSettings, ignore bool) error {
 // ListNetworks returns the networks that pass every filter: name=, label=,
 // driver=, dangling=. A file that cannot be read is one with its Problem.
 func ListNetworks(e Env, filter []string) ([]Network, error) {
-	keep, err := networkFilter(filter)
+	keep, err := selection(filter, networkQuestions())
 	if err != nil {
 		return nil, err
 	}
@@ -292,35 +292,11 @@ func CheckNetworks(ctx context.Context, e Env, names []string) ([]NetworkFinding
 	return e.networks().Check(ctx, all)
 }
 
-// networkFilter reads --filter.
-func networkFilter(filter []string) (func(Network) bool, error) {
-	var all []func(Network) bool
-	for _, f := range filter {
-		key, value, ok := strings.Cut(f, "=")
-		if !ok {
-			return nil, fmt.Errorf("--filter %q: write KEY=VALUE", f)
-		}
-		switch key {
-		case "name":
-			all = append(all, func(n Network) bool { return strings.Contains(n.Name, value) })
-		case "driver":
-			all = append(all, func(n Network) bool { return n.Driver == value })
-		case "label":
-			name, want, exact := strings.Cut(value, "=")
-			all = append(all, func(n Network) bool {
-				have, ok := n.Labels[name]
-				return ok && (!exact || have == want)
-			})
-		case "dangling":
-			if value != "true" && value != "false" {
-				return nil, fmt.Errorf("--filter %q: use dangling=true or dangling=false", f)
-			}
-			all = append(all, func(n Network) bool { return (len(n.Pods) == 0) == (value == "true") })
-		default:
-			return nil, fmt.Errorf("--filter %q: there are name=, driver=, label= and dangling=", f)
-		}
+func networkQuestions() map[string]question[Network] {
+	return map[string]question[Network]{
+		"name":     named(func(n Network) string { return n.Name }),
+		"driver":   exactly(func(n Network) string { return n.Driver }),
+		"label":    labelled(func(n Network) map[string]string { return n.Labels }),
+		"dangling": dangling(func(n Network) int { return len(n.Pods) }),
 	}
-	return func(n Network) bool {
-		return !slices.ContainsFunc(all, func(ok func(Network) bool) bool { return !ok(n) })
-	}, nil
 }

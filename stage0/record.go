@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/gantryrun/gantry/cgroups"
-	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -172,12 +171,12 @@ func readRuntime(p *pod.Pod) (stage1.Runtime, error) {
 }
 
 func list(e Env, o ListOptions) ([]Record, error) {
-	keep, err := filters(o)
+	keep, err := selection(o.Filter, podQuestions())
 	if err != nil {
 		return nil, err
 	}
-	phases := []pod.Phase{pod.Run}
-	if o.All || o.asksState() {
+	phases, anyState := []pod.Phase{pod.Run}, o.All || o.asksState()
+	if anyState {
 		phases = pod.Phases()
 	}
 	out := []Record{}
@@ -193,7 +192,7 @@ func list(e Env, o ListOptions) ([]Record, error) {
 			swept++
 			_, _ = e.sweepCrashed(p)
 		}
-		if err == nil && keep(r) {
+		if err == nil && (anyState || r.State == string(pod.Running)) && keep(r) {
 			out = append(out, r)
 		}
 		return err
@@ -210,55 +209,23 @@ func list(e Env, o ListOptions) ([]Record, error) {
 // asksState tells whether the states to be listed are named, which then are
 // not those of running pods alone.
 func (o ListOptions) asksState() bool {
-	return slices.ContainsFunc(o.Filter, func(f string) bool { return strings.HasPrefix(f, "state=") })
+	return slices.ContainsFunc(o.Filter, func(f string) bool {
+		return strings.HasPrefix(f, "state=") || strings.HasPrefix(f, "status=")
+	})
 }
 
-// filters turns KEY=VALUE selections into one question.
-func filters(o ListOptions) (func(Record) bool, error) {
-	type filter struct{ key, value string }
-	var all []filter
-	for _, f := range o.Filter {
-		key, value, ok := strings.Cut(f, "=")
-		if !ok || !slices.Contains([]string{"state", "name", "label", "image", "volume"}, key) {
-			return nil, fmt.Errorf("filter %q: write state=, name=, label=, image= or volume=", f)
-		}
-		if states := pod.States(); key == "state" && !slices.Contains(states, value) {
-			return nil, hint.With(fmt.Errorf("filter %q: there is no such state", f), "there are "+strings.Join(states, ", "))
-		}
-		all = append(all, filter{key, value})
+func podQuestions() map[string]question[Record] {
+	state := exactly(func(r Record) string { return r.State }, pod.States()...)
+	return map[string]question[Record]{
+		"id":     {holds: func(r Record, value string) bool { return strings.HasPrefix(r.UUID, value) }},
+		"name":   named(func(r Record) string { return r.Name }),
+		"image":  named(func(r Record) string { return r.Image }),
+		"volume": {holds: func(r Record, value string) bool { return slices.Contains(r.Volumes, value) }},
+		"label":  labelled(func(r Record) map[string]string { return r.Labels }),
+		"health": exactly(func(r Record) string { return r.Health }, HealthStarting, HealthHealthy, HealthUnhealthy),
+		"state":  state,
+		"status": state, // as podman calls it
 	}
-	return func(r Record) bool {
-		if !o.All && !o.asksState() && r.State != string(pod.Running) {
-			return false
-		}
-		for _, f := range all {
-			switch f.key {
-			case "state":
-				if r.State != f.value {
-					return false
-				}
-			case "name":
-				if !strings.Contains(r.Name, f.value) {
-					return false
-				}
-			case "image":
-				if !strings.Contains(r.Image, f.value) {
-					return false
-				}
-			case "volume":
-				if !slices.Contains(r.Volumes, f.value) {
-					return false
-				}
-			case "label":
-				key, value, has := strings.Cut(f.value, "=")
-				got, ok := r.Labels[key]
-				if !ok || has && got != value {
-					return false
-				}
-			}
-		}
-		return true
-	}, nil
 }
 
 // find opens a pod; one whose supervisor was killed is put in order first, so

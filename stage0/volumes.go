@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -81,7 +80,7 @@ func pairs(flag string, values []string) (map[string]string, error) {
 // that vanishes meanwhile is left out; one whose record cannot be read has a
 // Problem, and hides no other.
 func ListVolumes(e Env, filter []string) ([]Volume, error) {
-	tests, err := volumeFilters(filter)
+	keep, err := selection(filter, volumeQuestions())
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +101,7 @@ func ListVolumes(e Env, filter []string) ([]Volume, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(tests, func(holds func(Volume) bool) bool { return !holds(v) }) {
+		if keep(v) {
 			out = append(out, v)
 		}
 	}
@@ -239,38 +238,13 @@ func ExportVolume(e Env, name string, to io.Writer) error {
 	return noVolume(e.volumes().Export(name, to))
 }
 
-// volumeFilters reads podman's filters.
-func volumeFilters(filter []string) ([]func(Volume) bool, error) {
-	var out []func(Volume) bool
-	for _, f := range filter {
-		key, value, ok := strings.Cut(f, "=")
-		if !ok {
-			return nil, fmt.Errorf("--filter %q: write KEY=VALUE", f)
-		}
-		switch key {
-		case "name":
-			out = append(out, func(v Volume) bool { return strings.Contains(v.Name, value) })
-		case "label", "opt":
-			out = append(out, func(v Volume) bool {
-				from := v.Labels
-				if key == "opt" {
-					from = v.Options
-				}
-				name, want, valued := strings.Cut(value, "=")
-				have, there := from[name]
-				return there && (!valued || have == want)
-			})
-		case "dangling":
-			want, err := strconv.ParseBool(value)
-			if err != nil {
-				return nil, fmt.Errorf("--filter %q: use true or false", f)
-			}
-			out = append(out, func(v Volume) bool { return (len(v.Pods) == 0) == want })
-		default:
-			return nil, fmt.Errorf("--filter %q: use name, label, opt or dangling", f)
-		}
+func volumeQuestions() map[string]question[Volume] {
+	return map[string]question[Volume]{
+		"name":     named(func(v Volume) string { return v.Name }),
+		"label":    labelled(func(v Volume) map[string]string { return v.Labels }),
+		"opt":      labelled(func(v Volume) map[string]string { return v.Options }),
+		"dangling": dangling(func(v Volume) int { return len(v.Pods) }),
 	}
-	return out, nil
 }
 
 func noVolume(err error) error {

@@ -75,7 +75,7 @@ func (a *app) networkListCommand() *cobra.Command {
 }
 
 func networkFilterFlag(c *cobra.Command, filter *[]string, short string) {
-	c.Flags().StringArrayVarP(filter, "filter", short, nil, "only networks with `KEY=VALUE`: name, driver, label, dangling=true (no pod is on it)")
+	c.Flags().StringArrayVarP(filter, "filter", short, nil, "only networks with `KEY=VALUE`: name, driver, label or dangling=true (no pod is on it); several values of one KEY are as with list")
 }
 
 func subnets(n stage0.Network) string {

@@ -47,7 +47,7 @@ func (a *app) listCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&o.All, "all", "a", false, "show prepared and exited pods too")
-	c.Flags().StringArrayVarP(&o.Filter, "filter", "f", nil, "show only pods with `KEY=VALUE`: state, name, label, image or volume")
+	c.Flags().StringArrayVarP(&o.Filter, "filter", "f", nil, "show only pods with `KEY=VALUE`: state, name, label, image, volume, health or id; of several values of one KEY any will do, but of labels all must hold")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print UUIDs only")
 	c.Flags().BoolVar(&noTrunc, "no-trunc", false, "print UUIDs and commands whole")
 	formatFlag(c, &format)

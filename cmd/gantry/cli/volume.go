@@ -77,7 +77,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 }
 
 func filterFlag(c *cobra.Command, filter *[]string, short string) {
-	c.Flags().StringArrayVarP(filter, "filter", short, nil, "only volumes with `KEY=VALUE`: name, label, opt, dangling=true (no pod mounts it)")
+	c.Flags().StringArrayVarP(filter, "filter", short, nil, "only volumes with `KEY=VALUE`: name, label, opt or dangling=true (no pod mounts it); several values of one KEY are as with list")
 }
 
 func (a *app) volumeCreateCommand() *cobra.Command {
