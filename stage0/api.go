@@ -8,10 +8,10 @@ import (
 	"io"
 	"time"
 
+	"github.com/gantryrun/gantry/internal/hint"
 	netspec "github.com/gantryrun/gantry/netns/network"
-	"github.com/gantryrun/gantry/stage0/network"
-
 	"github.com/gantryrun/gantry/stage0/bundle"
+	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/podlog"
 	"github.com/gantryrun/gantry/stage1"
 )
@@ -283,7 +283,7 @@ func Check(e Env) []CheckItem { return check(e) }
 
 // ErrBusy is returned when another process is starting, removing or preparing
 // the same pod: at once, but for a removal, which waits a second for it.
-var ErrBusy = errors.New("another process has it")
+var ErrBusy = hint.With(errors.New("another process has it"), "it is being prepared, started or removed: try again in a moment")
 
 // ErrNotRunning is returned when a pod has no running app to act on.
 var ErrNotRunning = errors.New("is not running")

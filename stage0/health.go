@@ -110,9 +110,9 @@ func (e Env) checkHealth(ctx context.Context, p *pod.Pod, app *os.Root, c bundle
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Health{}, err
 	}
+	old, was := age(st), h.Status
 	probe := e.probe(ctx, p.UUID, c)
-	was := h.Status
-	h.add(probe, c, time.Unix(0, st.Started))
+	h.add(probe, c, old)
 	b, err := encode(h)
 	if err != nil {
 		return h, err
@@ -131,10 +131,19 @@ func (e Env) checkHealth(ctx context.Context, p *pod.Pod, app *os.Root, c bundle
 	return h, nil
 }
 
-// add takes a probe into account: one that succeeds makes the app healthy; so
-// many that fail in a row make it unhealthy, where those of the time it may
-// take to start do not count.
-func (h *Health) add(p Probe, c bundle.Health, started time.Time) {
+// age is how long ago an app was started, whatever the clock was set to since.
+func age(st stage1.Status) time.Duration {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	return time.Duration(now.Nano()) - time.Duration(st.Start)*time.Second/userHZ
+}
+
+// add takes a probe into account that began when the app was so old: one that
+// succeeds makes it healthy; so many that fail in a row make it unhealthy, where
+// those of the time it may take to start do not count.
+func (h *Health) add(p Probe, c bundle.Health, old time.Duration) {
 	h.Version = healthVersion
 	if h.Log = append(h.Log, p); len(h.Log) > maxProbes {
 		h.Log = h.Log[len(h.Log)-maxProbes:]
@@ -146,7 +155,7 @@ func (h *Health) add(p Probe, c bundle.Health, started time.Time) {
 	case h.Status == "":
 		h.Status = HealthStarting
 	}
-	if h.Status == HealthStarting && p.Start.Before(started.Add(c.StartPeriod)) {
+	if h.Status == HealthStarting && old < c.StartPeriod {
 		return
 	}
 	if h.Failing++; h.Failing >= c.Retries {

@@ -12,7 +12,6 @@ import (
 // One that succeeds is healthy; so many failures in a row, and not fewer, are
 // unhealthy; those while it starts do not count, until one succeeded.
 func TestHealthAdds(t *testing.T) {
-	started := time.Unix(1000, 0)
 	c := bundle.Health{Retries: 2, StartPeriod: 10 * time.Second}
 	for _, tt := range []struct {
 		exits string // one digit a second
@@ -30,7 +29,7 @@ func TestHealthAdds(t *testing.T) {
 	} {
 		var h Health
 		for i, exit := range tt.exits {
-			h.add(Probe{Start: started.Add(time.Duration(i) * time.Second), Exit: int(exit - '0')}, c, started)
+			h.add(Probe{Exit: int(exit - '0')}, c, time.Duration(i)*time.Second)
 		}
 		if h.Status != tt.want || len(h.Log) != min(len(tt.exits), maxProbes) {
 			t.Errorf("%s: %s with %d probes kept, want %s", tt.exits, h.Status, len(h.Log), tt.want)

@@ -186,7 +186,7 @@ func (e Env) newPod(ctx context.Context, o RunOptions, u *undo.Stack) (*ready, e
 	u.Push(func() { _ = p.Delete() })
 	if o.UUIDFile != "" {
 		if err := replaceFile(o.UUIDFile, p.UUID+"\n"); err != nil {
-			return nil, fmt.Errorf("--uuid-file: %w", err)
+			return nil, fmt.Errorf("write the pod's UUID: %w", err)
 		}
 	}
 	if o.Replace {

@@ -120,7 +120,7 @@ removed and no more.`,
 			return a.table(format, r, nil, statusRows(r))
 		},
 	}
-	c.Flags().BoolVar(&wait, "wait", false, "wait until the app ended")
+	c.Flags().BoolVar(&wait, "wait", false, "wait until the app ended; a pod that is only prepared has none, and is not waited for")
 	formatFlag(c, &format)
 	return c
 }
