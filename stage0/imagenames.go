@@ -37,6 +37,12 @@ func TagImage(e Env, from string, names []string, o TagOptions) error {
 	if err != nil {
 		return err
 	}
+	// Until the name is set nobody else knows what its receipt is for.
+	release, err := l.trees.Hold()
+	if err != nil {
+		return err
+	}
+	defer release()
 	img, receipt, err := l.read(ref, o.Platform)
 	if err != nil {
 		return err

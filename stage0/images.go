@@ -16,6 +16,7 @@ import (
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/flock"
 	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/signature"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -304,6 +305,9 @@ type ImageFreed struct {
 	Blobs int      `json:"blobs"`
 	Trees int      `json:"trees"` // files of trees
 	Bytes int64    `json:"bytes"`
+	// Fetching means that trees and receipts were left alone because a fetch
+	// goes on, which may want them.
+	Fetching bool `json:"fetching,omitempty"`
 }
 
 // ImageInUse is returned for an image that prepared or running pods are made
@@ -410,7 +414,8 @@ func (l *library) pins() (needs[digest.Digest], error) {
 
 // collect sweeps the store, then the receipts of what is gone, then the trees
 // no receipt names: in this order a kill in between leaves more than needed,
-// never less.
+// never less. Receipts and trees stay while a fetch goes on, which seals its
+// receipt before it sets the name, and are left to the next that collects.
 func (l *library) collect(freed *ImageFreed, pins needs[digest.Digest]) error {
 	if err := pins.doubt("what no name needs"); err != nil {
 		return fmt.Errorf("collect images: %w", err)
@@ -421,13 +426,26 @@ func (l *library) collect(freed *ImageFreed, pins needs[digest.Digest]) error {
 	if err != nil {
 		return fmt.Errorf("collect blobs: %w", err)
 	}
+	g, err := l.trees.GC(func() ([]tree.Tree, error) { return l.collectReceipts(pins) })
+	freed.Trees += g.Files
+	freed.Bytes += g.Bytes
+	if errors.Is(err, flock.ErrLocked) {
+		freed.Fetching = true
+		return nil
+	}
+	return err
+}
+
+// collectReceipts removes the receipts that neither a name nor a pod needs, and
+// returns the trees of the others.
+func (l *library) collectReceipts(pins needs[digest.Digest]) ([]tree.Tree, error) {
 	receipts, unreadable := l.receipts.List() // one that cannot be read proves nothing, and pins nothing
 	_ = unreadable
 	var keep []tree.Tree
 	for _, r := range receipts {
-		if !f.Live[r.Manifest] || !l.named(r) && len(pins.by[r.Manifest]) == 0 {
+		if !l.named(r) && len(pins.by[r.Manifest]) == 0 {
 			if err := l.receipts.Remove(r.Reference, r.Manifest); err != nil {
-				return fmt.Errorf("remove receipt of %s: %w", r.Reference, err)
+				return nil, err
 			}
 			continue
 		}
@@ -436,21 +454,16 @@ func (l *library) collect(freed *ImageFreed, pins needs[digest.Digest]) error {
 			keep = append(keep, t)
 		}
 	}
-	g, err := l.trees.GC(keep)
-	freed.Trees += g.Files
-	freed.Bytes += g.Bytes
-	if err != nil {
-		return fmt.Errorf("collect trees: %w", err)
-	}
-	return nil
+	return keep, nil
 }
 
-// named tells whether the receipt's reference still is a name of the store.
+// named tells whether the receipt's reference still is a name of the store, and
+// of the image that the receipt is about.
 func (l *library) named(r signature.Receipt) bool {
 	ref, err := image.Parse(r.Reference)
 	if err != nil {
 		return false
 	}
-	_, err = l.store.Resolve(ref)
-	return err == nil
+	d, err := l.store.Resolve(ref)
+	return err == nil && (d.Digest == r.Manifest || d.Digest == r.Index)
 }

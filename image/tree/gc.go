@@ -34,19 +34,48 @@ func (d *Dir) Hold() (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// GC removes everything that none of keep needs. It returns flock.ErrLocked
-// while somebody holds the trees. Pods that run are not disturbed: their loop
+// GC removes everything that none of the trees needs which keep names; nil is
+// none. It asks once nobody else can come to want one: whoever holds the trees
+// has either recorded its tree by then, or begins afterwards. GC waits for
+// another GC, and returns flock.ErrLocked while somebody holds the trees, which
+// may take as long as a download. Pods that run are not disturbed: their loop
 // devices keep the unlinked files until the last of them ends.
-func (d *Dir) GC(keep []Tree) (Freed, error) {
-	var freed Freed
-	lock, err := d.root.OpenFile("locks/gc", os.O_RDWR|os.O_CREATE, 0o600)
+func (d *Dir) GC(keep func() ([]Tree, error)) (Freed, error) {
+	freed, err := d.gc(keep)
 	if err != nil {
 		return freed, fmt.Errorf("collect trees: %w", err)
 	}
-	defer lock.Close()
-	if err := flock.TryExclusive(lock); err != nil {
-		return freed, fmt.Errorf("collect trees: %w", err)
+	return freed, nil
+}
+
+func (d *Dir) gc(keep func() ([]Tree, error)) (freed Freed, err error) {
+	others, err := d.root.Open(".")
+	if err != nil {
+		return freed, err
 	}
+	defer others.Close()
+	if err := flock.Exclusive(others); err != nil {
+		return freed, err
+	}
+	holders, err := d.root.OpenFile("locks/gc", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return freed, err
+	}
+	defer holders.Close()
+	if err := flock.TryExclusive(holders); err != nil {
+		return freed, err
+	}
+	var kept []Tree
+	if keep != nil {
+		if kept, err = keep(); err != nil {
+			return freed, err
+		}
+	}
+	return freed, d.sweep(kept, &freed)
+}
+
+// sweep removes what is not of the kept trees. The caller has the locks.
+func (d *Dir) sweep(keep []Tree, freed *Freed) error {
 	wanted := map[string]bool{"locks/gc": true}
 	for _, t := range keep {
 		name := imageName(t.Key)
@@ -58,11 +87,11 @@ func (d *Dir) GC(keep []Tree) (Freed, error) {
 		}
 	}
 	for _, sub := range []string{"images", "layers", "plain"} {
-		if err := d.collect(sub, wanted, &freed); err != nil {
-			return freed, fmt.Errorf("collect trees: %w", err)
+		if err := d.collect(sub, wanted, freed); err != nil {
+			return err
 		}
 	}
-	return freed, d.forget()
+	return d.forget()
 }
 
 func (d *Dir) collect(sub string, wanted map[string]bool, freed *Freed) error {

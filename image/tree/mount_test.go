@@ -341,7 +341,19 @@ func TestGC(t *testing.T) {
 		t.Errorf("GC while held: %v", err)
 	}
 	release()
-	freed, err := d.GC([]tree.Tree{keep})
+	// Guards: a fetch that ends while GC begins finds its tree kept. Nobody can
+	// hold the trees any more when GC asks what to keep.
+	freed, err := d.GC(func() ([]tree.Tree, error) {
+		f, err := os.Open(filepath.Join(d.Path(), "locks", "gc"))
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if err := flock.TryShared(f); !errors.Is(err, flock.ErrLocked) {
+			t.Errorf("held while GC asks: %v", err)
+		}
+		return []tree.Tree{keep}, nil
+	})
 	if err != nil || freed.Files != 5 {
 		t.Errorf("GC = %+v, %v", freed, err)
 	}

@@ -105,6 +105,7 @@ func (a *app) imageRemoveCommand() *cobra.Command {
 			for _, n := range freed.Names {
 				fmt.Fprintln(a.out, n)
 			}
+			a.sayFetching(freed)
 			return err
 		},
 	}
@@ -131,11 +132,19 @@ everything else.`,
 			if err != nil {
 				return err
 			}
+			a.sayFetching(freed)
 			return a.table(format, freed, nil, [][]string{{fmt.Sprintf("freed %s", size(freed.Bytes)), fmt.Sprintf("%d blobs", freed.Blobs), fmt.Sprintf("%d tree files", freed.Trees)}})
 		},
 	}
 	formatFlag(c, &format)
 	return c
+}
+
+// sayFetching tells of what could not be freed yet.
+func (a *app) sayFetching(freed stage0.ImageFreed) {
+	if freed.Fetching {
+		a.say("note", "an image is being fetched, so trees stay until it is here: 'gantry image gc' frees them then")
+	}
 }
 
 func (a *app) imageVerifyCommand() *cobra.Command {
