@@ -75,7 +75,7 @@ func (h *house) trust(prefix, accept string) {
 	if accept == "sigstore-key" {
 		r.Keys = [][]byte{h.pub}
 	}
-	_, _, err := signature.AddRule(h.conf, r)
+	_, _, err := signature.AddRule([]string{h.conf}, r)
 	check(h.t, err)
 }
 

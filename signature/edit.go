@@ -14,7 +14,11 @@ import (
 
 	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/gantryrun/gantry/internal/conf"
+	"github.com/gantryrun/gantry/internal/flock"
 )
+
+// maxSameName bounds the rules of one prefix and first key.
+const maxSameName = 64
 
 // NewRule is a rule to be written.
 type NewRule struct {
@@ -24,16 +28,15 @@ type NewRule struct {
 	Transparency string   // "" writes no line
 }
 
-// AddRule writes a rule and its keys into dir, the layer of the administrator,
-// and returns the rule's file and the names of the keys. Nothing is written
+// AddRule writes a rule and its keys into the last layer, that of the
+// administrator, and returns the rule's file and the names of the keys. It adds
+// to what is in force and replaces nothing, in no layer. Nothing is written
 // unless all of it makes sense, and what was written is read back and judged
 // as a launch would: a directory that others may write is told now, not then.
-func AddRule(dir string, r NewRule) (file string, keyIDs []string, err error) {
-	prefix, err := CanonicalPrefix(r.Prefix)
-	if err != nil {
+func AddRule(configPath []string, r NewRule) (file string, keyIDs []string, err error) {
+	if r.Prefix, err = CanonicalPrefix(r.Prefix); err != nil {
 		return "", nil, err
 	}
-	r.Prefix = prefix
 	if r.Accept == "" {
 		r.Accept = string(AcceptKey)
 	}
@@ -41,37 +44,68 @@ func AddRule(dir string, r NewRule) (file string, keyIDs []string, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	if err := refuseDuplicate(dir, r, keys); err != nil {
-		return "", nil, err
-	}
-	for _, d := range []string{"trust/keys", "trust.d"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			return "", nil, fmt.Errorf("add rule: %w", err)
-		}
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := editing(configPath)
 	if err != nil {
 		return "", nil, fmt.Errorf("add rule: %w", err)
 	}
 	defer root.Close()
+	if err := refuseDuplicate(configPath, r, keys); err != nil {
+		return "", nil, err
+	}
 	for i, k := range keys {
-		if err := writeKey(root, k, r.Keys[i]); err != nil {
+		if err := writeKey(root.Root, k, r.Keys[i]); err != nil {
 			return "", nil, err
 		}
 		keyIDs = append(keyIDs, k.ID)
 	}
-	name, err := freeName(root, r, keys)
+	name, err := freeName(configPath, r, keys)
 	if err != nil {
 		return "", nil, err
 	}
-	if err := atomicfile.Write(root, name, r.text(keys), 0o644); err != nil {
+	if err := atomicfile.Write(root.Root, name, r.text(keys), 0o644); err != nil {
 		return "", nil, fmt.Errorf("add rule: %w", err)
 	}
-	file = filepath.Join(dir, name)
-	if err := readBack(dir, file); err != nil {
+	file = filepath.Join(root.Name(), name)
+	if err := readBack(root.Name(), file); err != nil {
 		return "", nil, errors.Join(fmt.Errorf("add rule: %w", err), root.Remove(name))
 	}
 	return file, keyIDs, nil
+}
+
+// edited is the last layer of a configuration path, locked.
+type edited struct {
+	*os.Root
+	lock *os.File
+}
+
+func (e *edited) Close() error { return errors.Join(e.Root.Close(), e.lock.Close()) }
+
+// editing opens the layer that is written to, and waits for whoever else
+// changes rules there: a rule is read, changed and written again, and a key that
+// was taken out of it meanwhile must not come back.
+func editing(configPath []string) (*edited, error) {
+	if len(configPath) == 0 {
+		return nil, errors.New("the configuration path is empty")
+	}
+	dir := configPath[len(configPath)-1]
+	for _, d := range []string{"trust/keys", "trust.d"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := root.Open("trust.d")
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	e := &edited{root, lock}
+	if err := flock.Exclusive(lock); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
 }
 
 func (r NewRule) keys() ([]Key, error) {
@@ -135,8 +169,8 @@ func writeKey(root *os.Root, k Key, pem []byte) error {
 }
 
 // refuseDuplicate tells a person that what they ask for is there already.
-func refuseDuplicate(dir string, r NewRule, keys []Key) error {
-	p, err := LoadPolicy([]string{dir})
+func refuseDuplicate(configPath []string, r NewRule, keys []Key) error {
+	p, err := LoadPolicy(configPath)
 	if err != nil {
 		return err
 	}
@@ -155,8 +189,9 @@ func refuseDuplicate(dir string, r NewRule, keys []Key) error {
 }
 
 // freeName picks 50-<prefix>.conf, and when that is taken one that also names
-// the key or the kind of rule.
-func freeName(root *os.Root, r NewRule, keys []Key) (string, error) {
+// the key or the kind of rule, with a number if need be. A name that a lower
+// layer has is taken: a file here would replace that one, which may say reject.
+func freeName(configPath []string, r NewRule, keys []Key) (string, error) {
 	slug := strings.NewReplacer("/", "-", ":", "_", "*", "everything", "[", "", "]", "").Replace(r.Prefix)
 	if len(slug) > 128 {
 		slug = slug[:128]
@@ -165,13 +200,25 @@ func freeName(root *os.Root, r NewRule, keys []Key) (string, error) {
 	if len(keys) > 0 {
 		more = strings.TrimSuffix(keyFileName(keys[0]), ".pub")
 	}
-	for _, name := range []string{"50-" + slug + ".conf", "50-" + slug + "-" + more + ".conf"} {
-		name = path.Join("trust.d", name)
-		if _, err := root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+	stem := "trust.d/50-" + slug
+	name := stem + ".conf"
+	for n := 1; n < maxSameName; n++ {
+		if !present(configPath, name) {
 			return name, nil
 		}
+		if name = stem + "-" + more + ".conf"; n > 1 {
+			name = fmt.Sprintf("%s-%s-%d.conf", stem, more, n)
+		}
 	}
-	return "", fmt.Errorf("add rule: trust.d/50-%s-%s.conf is there already: %w", slug, more, fs.ErrExist)
+	return "", fmt.Errorf("add rule: there are %d files %s-%s-….conf already; remove what is not wanted", maxSameName, stem, more)
+}
+
+// present tells whether any of the layers has a file of that name.
+func present(layers []string, name string) bool {
+	return slices.ContainsFunc(layers, func(layer string) bool {
+		_, err := os.Lstat(filepath.Join(layer, name))
+		return !errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 func readBack(dir, file string) error {
@@ -196,27 +243,20 @@ func RemoveRule(configPath []string, prefix, key string) (removed []string, err 
 	if prefix, err = CanonicalPrefix(prefix); err != nil {
 		return nil, err
 	}
-	if len(configPath) == 0 {
-		return nil, errors.New("remove rule: the configuration path is empty")
-	}
-	p, err := LoadPolicy(configPath)
-	if err != nil {
-		return nil, err
-	}
-	last := configPath[len(configPath)-1]
-	if err := os.MkdirAll(filepath.Join(last, "trust.d"), 0o755); err != nil {
-		return nil, fmt.Errorf("remove rule: %w", err)
-	}
-	root, err := os.OpenRoot(last)
+	root, err := editing(configPath)
 	if err != nil {
 		return nil, fmt.Errorf("remove rule: %w", err)
 	}
 	defer root.Close()
+	p, err := LoadPolicy(configPath)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range p.rules {
 		if r.Prefix != prefix || key != "" && !r.names(key) {
 			continue
 		}
-		file, err := r.drop(root, configPath, key)
+		file, err := r.drop(root.Root, configPath, key)
 		if err != nil {
 			return removed, fmt.Errorf("remove rule %s: %w", r.File, err)
 		}
@@ -256,21 +296,11 @@ func (r Rule) drop(root *os.Root, configPath []string, key string) (string, erro
 		}
 	}
 	file := filepath.Join(root.Name(), name)
-	if rest == nil && !shadowed(configPath, name) {
+	// What a lower layer has of that name would come into force.
+	if rest == nil && !present(configPath[:len(configPath)-1], name) {
 		return file, root.Remove(name)
 	}
 	return file, atomicfile.Write(root, name, rest, 0o644)
-}
-
-// shadowed tells whether a layer under the last one has a file of that name,
-// which would come into force if the last layer's were merely removed.
-func shadowed(configPath []string, name string) bool {
-	for _, layer := range configPath[:len(configPath)-1] {
-		if _, err := os.Lstat(filepath.Join(layer, name)); err == nil {
-			return true
-		}
-	}
-	return false
 }
 
 // without is the rule's text less the lines that name the key.

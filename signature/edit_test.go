@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -25,7 +26,7 @@ func TestAddAndRemoveRule(t *testing.T) {
 	_, k2 := testKey(t)
 	sig := []Signature{bundleOf(t, priv, statementOf(SignPredicate, testManifest), nil)}
 	l := newLayer(t)
-	file, ids, err := AddRule(l.dir, NewRule{Prefix: "Registry.Example/demo/", Keys: [][]byte{pemOf(t, k)}})
+	file, ids, err := AddRule([]string{l.dir}, NewRule{Prefix: "Registry.Example/demo/", Keys: [][]byte{pemOf(t, k)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,11 +34,11 @@ func TestAddAndRemoveRule(t *testing.T) {
 		t.Errorf("file %s, keys %v", file, ids)
 	}
 	wantVerdict(t, l.policy().Judge(testSubject(), sig), ReasonSigned, file)
-	if _, _, err := AddRule(l.dir, NewRule{Prefix: "registry.example/demo", Keys: [][]byte{pemOf(t, k)}}); !errors.Is(err, fs.ErrExist) {
+	if _, _, err := AddRule([]string{l.dir}, NewRule{Prefix: "registry.example/demo", Keys: [][]byte{pemOf(t, k)}}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("adding twice: %v", err)
 	}
 	// A second key of the same prefix is an alternative.
-	file2, _, err := AddRule(l.dir, NewRule{Prefix: "registry.example/demo", Keys: [][]byte{pemOf(t, k2)}})
+	file2, _, err := AddRule([]string{l.dir}, NewRule{Prefix: "registry.example/demo", Keys: [][]byte{pemOf(t, k2)}})
 	if err != nil || file2 == file {
 		t.Fatalf("second key: %s, %v", file2, err)
 	}
@@ -61,7 +62,7 @@ func TestRemoveOneKeyOfMany(t *testing.T) {
 	_, k := testKey(t)
 	_, k2 := testKey(t)
 	l := newLayer(t)
-	file, _, err := AddRule(l.dir, NewRule{Prefix: "registry.example", Keys: [][]byte{pemOf(t, k), pemOf(t, k2)}, Transparency: "if-present"})
+	file, _, err := AddRule([]string{l.dir}, NewRule{Prefix: "registry.example", Keys: [][]byte{pemOf(t, k), pemOf(t, k2)}, Transparency: "if-present"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +94,70 @@ func TestRemoveVendorRule(t *testing.T) {
 	}
 }
 
+// Guards: a rule that is added beside a vendor's takes no name from it: a file of
+// the same name would put the vendor's reject out of force.
+func TestAddBesideVendorRule(t *testing.T) {
+	_, k := testKey(t)
+	vendor, admin := newLayer(t), newLayer(t)
+	vendor.rule("50-registry.example.conf", "registry.example", "reject")
+	path := []string{vendor.dir, admin.dir}
+	if _, _, err := AddRule(path, NewRule{Prefix: "registry.example", Keys: [][]byte{pemOf(t, k)}}); err != nil {
+		t.Fatal(err)
+	}
+	if m := loadPolicy(t, path...).Match(testName); m.Decision != DecideReject || len(m.Rules) != 2 {
+		t.Errorf("%s by %d rules", m.Decision, len(m.Rules))
+	}
+	if _, _, err := AddRule(path, NewRule{Prefix: "registry.example", Accept: "reject"}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("what the vendor says already: %v", err)
+	}
+}
+
+// Guards: keys that are added and removed at the same time are all added and
+// removed, each by a process that says so.
+func TestEditAtOnce(t *testing.T) {
+	const n = 8
+	var keys []Key
+	var pems [][]byte
+	for range 2 * n {
+		_, k := testKey(t)
+		keys, pems = append(keys, k), append(pems, pemOf(t, k))
+	}
+	l := newLayer(t)
+	path := []string{l.dir}
+	if _, _, err := AddRule(path, NewRule{Prefix: "registry.example", Keys: pems[:n]}); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			// Each beside the first one, so that all want the same name.
+			if _, _, err := AddRule(path, NewRule{Prefix: "registry.example", Keys: [][]byte{pems[n], pems[n+i]}}); err != nil && i != 0 {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if i == 0 {
+				return
+			}
+			if _, err := RemoveRule(path, "registry.example", keys[i].ID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	in := map[string]bool{}
+	for _, r := range l.policy().Match(testName).Rules {
+		for _, k := range r.Keys {
+			in[k.ID] = true
+		}
+	}
+	for i, k := range keys {
+		if want := i == 0 || i >= n; in[k.ID] != want {
+			t.Errorf("key %d: trusted is %v, want %v", i, in[k.ID], want)
+		}
+	}
+}
+
 // Nothing is written when it makes no sense.
 func TestAddRuleRefusals(t *testing.T) {
 	_, k := testKey(t)
@@ -111,7 +176,7 @@ func TestAddRuleRefusals(t *testing.T) {
 		"transparency":   {NewRule{Prefix: "a.example", Keys: [][]byte{pem}, Transparency: "require"}, "not available"},
 	} {
 		l := newLayer(t)
-		if _, _, err := AddRule(l.dir, tt.r); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, _, err := AddRule([]string{l.dir}, tt.r); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 		if left, _ := filepath.Glob(filepath.Join(l.dir, "trust*/*/*")); len(left) > 0 {
@@ -122,7 +187,7 @@ func TestAddRuleRefusals(t *testing.T) {
 	if err := os.Chmod(filepath.Join(l.dir, "trust.d"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := AddRule(l.dir, NewRule{Prefix: "a.example", Accept: "reject"}); err == nil || !strings.Contains(err.Error(), "writable by others") {
+	if _, _, err := AddRule([]string{l.dir}, NewRule{Prefix: "a.example", Accept: "reject"}); err == nil || !strings.Contains(err.Error(), "writable by others") {
 		t.Errorf("open directory: %v", err)
 	}
 }
@@ -130,10 +195,10 @@ func TestAddRuleRefusals(t *testing.T) {
 func TestAddRejectBesideKey(t *testing.T) {
 	_, k := testKey(t)
 	l := newLayer(t)
-	if _, _, err := AddRule(l.dir, NewRule{Prefix: "a.example", Keys: [][]byte{pemOf(t, k)}}); err != nil {
+	if _, _, err := AddRule([]string{l.dir}, NewRule{Prefix: "a.example", Keys: [][]byte{pemOf(t, k)}}); err != nil {
 		t.Fatal(err)
 	}
-	file, _, err := AddRule(l.dir, NewRule{Prefix: "a.example", Accept: "reject"})
+	file, _, err := AddRule([]string{l.dir}, NewRule{Prefix: "a.example", Accept: "reject"})
 	if err != nil || !strings.HasSuffix(file, "50-a.example-reject.conf") {
 		t.Fatalf("%s, %v", file, err)
 	}

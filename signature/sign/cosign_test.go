@@ -243,7 +243,7 @@ func policyFor(t *testing.T, prefix string, pub []byte) *signature.Policy {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := signature.AddRule(dir, signature.NewRule{Prefix: prefix, Keys: [][]byte{pub}}); err != nil {
+	if _, _, err := signature.AddRule([]string{dir}, signature.NewRule{Prefix: prefix, Keys: [][]byte{pub}}); err != nil {
 		t.Fatal(err)
 	}
 	p, err := signature.LoadPolicy([]string{dir})

@@ -69,7 +69,7 @@ func policy(t testing.TB, key crypto.Signer) *signature.Policy {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := signature.AddRule(dir, signature.NewRule{Prefix: "registry.example", Keys: [][]byte{pub}}); err != nil {
+	if _, _, err := signature.AddRule([]string{dir}, signature.NewRule{Prefix: "registry.example", Keys: [][]byte{pub}}); err != nil {
 		t.Fatal(err)
 	}
 	p, err := signature.LoadPolicy([]string{dir})

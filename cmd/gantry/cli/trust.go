@@ -67,7 +67,7 @@ what their owner says.`,
 				}
 				r.Keys = append(r.Keys, pem)
 			}
-			file, ids, err := signature.AddRule(e.ConfigPath[len(e.ConfigPath)-1], r)
+			file, ids, err := signature.AddRule(e.ConfigPath, r)
 			if errors.Is(err, fs.ErrExist) {
 				return withHint(err, "'gantry trust ls' shows the rules in force")
 			}
