@@ -56,6 +56,8 @@ func authPaths(named string) []string {
 	var paths []string
 	if v := os.Getenv("XDG_RUNTIME_DIR"); v != "" {
 		paths = append(paths, filepath.Join(v, "containers/auth.json"))
+	} else { // as for root, and for whoever comes by sudo
+		paths = append(paths, fmt.Sprintf("/run/containers/%d/auth.json", os.Getuid()))
 	}
 	home, _ := os.UserHomeDir() // without one there is nothing to look at
 	config := os.Getenv("XDG_CONFIG_HOME")

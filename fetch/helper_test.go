@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,27 @@ func authFileOf(t *testing.T, text string) string {
 	f := filepath.Join(t.TempDir(), "config.json")
 	check(t, os.WriteFile(f, []byte(text), 0o600))
 	return f
+}
+
+// Guards: credentials are found where podman login and docker login write them.
+func TestAuthPaths(t *testing.T) {
+	podmans := fmt.Sprintf("/run/containers/%d/auth.json", os.Getuid())
+	for name, tt := range map[string]struct {
+		env  []string // of XDG_RUNTIME_DIR, XDG_CONFIG_HOME, DOCKER_CONFIG, REGISTRY_AUTH_FILE
+		want []string
+	}{
+		"a session": {[]string{"/run/user/7", "", "", ""}, []string{"/run/user/7/containers/auth.json", "/home/u/.config/containers/auth.json", "/home/u/.docker/config.json"}},
+		"none":      {[]string{"", "/c", "/d", ""}, []string{podmans, "/c/containers/auth.json", "/d/config.json"}},
+		"named":     {[]string{"/run/user/7", "", "", "/f"}, []string{"/f"}},
+	} {
+		t.Setenv("HOME", "/home/u")
+		for i, k := range []string{"XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"} {
+			t.Setenv(k, tt.env[i])
+		}
+		if got := authPaths(""); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
 }
 
 // Guards: what a helper answers is taken for the host it was asked about, and

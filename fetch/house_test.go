@@ -55,7 +55,7 @@ func newHouse(t testing.TB) *house {
 	check(t, err)
 	h.key, h.pub = key, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	t.Setenv("REGISTRY_AUTH_FILE", "")
-	t.Setenv("XDG_RUNTIME_DIR", "")
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("DOCKER_CONFIG", "")
 	return h
