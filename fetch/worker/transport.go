@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -254,7 +255,7 @@ func apiHost(host string) string {
 
 // origin decides between https and http. Plain http is only ever spoken to a
 // registry on this host, or when asked for by name, and only when it does not
-// speak TLS.
+// speak TLS: it answers the hello with something else, or hangs up.
 func origin(ctx context.Context, s wire.NetStart) (*url.URL, error) {
 	u := &url.URL{Scheme: "https", Host: apiHost(s.Host)}
 	if !s.PlainHTTP && !isLoopback(u.Hostname()) {
@@ -274,7 +275,7 @@ func origin(ctx context.Context, s wire.NetStart) (*url.URL, error) {
 	case err == nil:
 		conn.Close()
 		return u, nil
-	case errors.As(err, &record), u.Port() == "":
+	case errors.As(err, &record), u.Port() == "", errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		u.Scheme = "http"
 		return u, nil
 	}

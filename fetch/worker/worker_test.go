@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -175,6 +176,30 @@ func TestDialledAddresses(t *testing.T) {
 		if got := near.check("tcp", addr, nil) == nil; got != want.near {
 			t.Errorf("%s from a registry here: %v", addr, got)
 		}
+	}
+}
+
+// Guards: a registry without TLS is found out also when it says nothing to a
+// TLS hello and hangs up.
+func TestPlainRegistryHangsUp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 4096))
+			c.Close()
+		}
+	}()
+	u, err := origin(t.Context(), wire.NetStart{Host: l.Addr().String(), PlainHTTP: true})
+	if err != nil || u.Scheme != "http" {
+		t.Errorf("%v, %v", u, err)
 	}
 }
 
