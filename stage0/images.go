@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -96,14 +97,14 @@ func ListImages(e Env) ([]ImageRecord, error) {
 		if entry.Name == "" {
 			continue // a signature, attached to an image by its subject
 		}
-		out = append(out, l.record(entry))
+		out = append(out, l.record(entry, ""))
 	}
 	return out, nil
 }
 
-func (l *library) record(entry store.Entry) ImageRecord {
+func (l *library) record(entry store.Entry, platform string) ImageRecord {
 	r := ImageRecord{Reference: entry.Name, Digest: entry.Descriptor.Digest, Trust: "unproven"}
-	img, receipt, err := l.read(entry.Reference, "")
+	img, receipt, err := l.read(entry.Reference, platform)
 	if img.ManifestDescriptor.Digest != "" {
 		r.Manifest = img.ManifestDescriptor.Digest
 		r.Platform = image.FormatPlatform(img.Config.Platform)
@@ -122,24 +123,53 @@ func (l *library) record(entry store.Entry) ImageRecord {
 }
 
 // read returns an image of the store and its receipt. The image is there,
-// also when the receipt is not.
+// also when the receipt is not. Without a platform it is this host's or, when
+// that was not fetched, the first that was.
 func (l *library) read(ref image.Reference, platform string) (store.Image, signature.Receipt, error) {
 	p, err := platformOf(platform)
 	if err != nil {
 		return store.Image{}, signature.Receipt{}, err
 	}
 	img, err := l.store.Manifest(ref, p)
+	if err != nil && platform == "" {
+		if others, _ := l.images(ref); len(others) > 0 {
+			img, err = others[0], nil
+		}
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return img, signature.Receipt{}, &notHere{ref.Familiar(), store.ErrNotFound}
 	}
 	if err != nil {
 		return img, signature.Receipt{}, err
 	}
-	receipt, err := l.receipts.Load(ref.String(), img.ManifestDescriptor.Digest)
-	if errors.Is(err, signature.ErrNoReceipt) || errors.Is(err, signature.ErrSeal) {
-		return img, receipt, &notHere{ref.Familiar(), err}
-	}
+	receipt, err := l.receipt(img)
 	return img, receipt, err
+}
+
+func (l *library) receipt(img store.Image) (signature.Receipt, error) {
+	receipt, err := l.receipts.Load(img.Reference.String(), img.ManifestDescriptor.Digest)
+	if errors.Is(err, signature.ErrNoReceipt) || errors.Is(err, signature.ErrSeal) {
+		err = &notHere{img.Reference.Familiar(), err}
+	}
+	return receipt, err
+}
+
+// images returns what was fetched under a name, for each platform. Others may be
+// in the store because another name has them; they count when nothing tells
+// what was fetched.
+func (l *library) images(ref image.Reference) ([]store.Image, error) {
+	all, err := l.store.Images(ref)
+	if err != nil {
+		return nil, err
+	}
+	fetched := slices.DeleteFunc(slices.Clone(all), func(img store.Image) bool {
+		_, err := l.receipt(img)
+		return errors.Is(err, signature.ErrNoReceipt)
+	})
+	if len(fetched) == 0 {
+		return all, nil
+	}
+	return fetched, nil
 }
 
 // ImageInspection is everything known of an image in the store.
@@ -171,7 +201,7 @@ func InspectImage(e Env, name, platform string) (ImageInspection, error) {
 		return ImageInspection{}, err
 	}
 	i := ImageInspection{
-		ImageRecord: l.record(store.Entry{Name: img.Reference.String(), Reference: img.Reference, Descriptor: img.Descriptor}),
+		ImageRecord: l.record(store.Entry{Name: img.Reference.String(), Reference: img.Reference, Descriptor: img.Descriptor}, platform),
 		Config:      json.RawMessage(img.ConfigBytes), Document: json.RawMessage(img.ManifestBytes),
 	}
 	for _, layer := range img.Manifest.Layers {
@@ -215,14 +245,15 @@ func Explain(e Env, name, platform string) (signature.Verdict, error) {
 // byte of its files.
 type ImageCheck struct {
 	Reference string   `json:"reference"`
+	Platform  string   `json:"platform,omitempty"` // none when its documents cannot be read
 	OK        bool     `json:"ok"`
 	Problems  []string `json:"problems,omitempty"`
 	Proof     string   `json:"proof,omitempty"`
 }
 
 // VerifyImages reads everything the store has of the named images (none: of
-// all) and checks it: blobs, seal, current policy, and each file of the tree,
-// whatever was checked before.
+// all), for each platform that was fetched, and checks it: blobs, seal, current
+// policy, and each file of the tree, whatever was checked before.
 func VerifyImages(ctx context.Context, e Env, names []string) ([]ImageCheck, error) {
 	l, err := e.library()
 	if err != nil {
@@ -253,27 +284,37 @@ func VerifyImages(ctx context.Context, e Env, names []string) ([]ImageCheck, err
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
-		out = append(out, l.verify(ref))
+		out = append(out, l.verify(ref)...)
 	}
 	return out, nil
 }
 
-func (l *library) verify(ref image.Reference) ImageCheck {
-	c := ImageCheck{Reference: ref.String()}
-	bad := func(format string, args ...any) { c.Problems = append(c.Problems, fmt.Sprintf(format, args...)) }
-	img, receipt, err := l.read(ref, "")
-	if err != nil {
-		bad("%v", err)
-		if img.ManifestDescriptor.Digest == "" {
-			return c
-		}
+func (l *library) verify(ref image.Reference) []ImageCheck {
+	images, err := l.images(ref)
+	if err == nil && len(images) == 0 || errors.Is(err, store.ErrNotFound) {
+		err = &notHere{ref.Familiar(), store.ErrNotFound}
 	}
+	if err != nil {
+		return []ImageCheck{{Reference: ref.String(), Problems: []string{err.Error()}}}
+	}
+	checks := make([]ImageCheck, len(images))
+	for i, img := range images {
+		checks[i] = l.verifyImage(img)
+	}
+	return checks
+}
+
+func (l *library) verifyImage(img store.Image) ImageCheck {
+	c := ImageCheck{Reference: img.Reference.String(), Platform: image.FormatPlatform(img.Config.Platform)}
+	bad := func(format string, args ...any) { c.Problems = append(c.Problems, fmt.Sprintf(format, args...)) }
 	for _, d := range append([]ispec.Descriptor{img.ManifestDescriptor, img.Manifest.Config}, img.Manifest.Layers...) {
 		if err := l.store.Verify(d); err != nil {
 			bad("blob %s: %v", d.Digest, err)
 		}
 	}
-	if err == nil {
+	if receipt, err := l.receipt(img); err != nil {
+		bad("%v", err)
+	} else {
 		l.verifyReceipt(&c, img, receipt, bad)
 	}
 	c.OK = len(c.Problems) == 0
@@ -359,10 +400,11 @@ func (l *library) untag(name string, pins needs[digest.Digest], force bool) erro
 	if err != nil {
 		return err
 	}
-	img, _, err := l.read(ref, "")
-	if err == nil && !force {
-		if users := pins.by[img.ManifestDescriptor.Digest]; len(users) > 0 {
-			return &ImageInUse{ref.Familiar(), users}
+	if images, err := l.images(ref); err == nil && !force {
+		for _, img := range images {
+			if users := pins.by[img.ManifestDescriptor.Digest]; len(users) > 0 {
+				return &ImageInUse{ref.Familiar(), users}
+			}
 		}
 		if err := pins.doubt("image " + ref.Familiar()); err != nil {
 			return err

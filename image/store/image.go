@@ -44,31 +44,81 @@ func (s *Store) Manifest(ref image.Reference, p ispec.Platform) (Image, error) {
 // Image does what Manifest does for something that has no name yet.
 func (s *Store) Image(d ispec.Descriptor, p ispec.Platform) (Image, error) {
 	img := Image{Descriptor: d, ManifestDescriptor: d}
-	b, err := s.Bytes(d, image.MaxManifest)
-	if err != nil {
-		return Image{}, err
-	}
 	// Parsing refuses what is not of the kind that the descriptor says.
 	if image.KindOf(d.MediaType) == image.KindIndex {
+		b, err := s.Bytes(d, image.MaxManifest)
+		if err != nil {
+			return Image{}, err
+		}
 		if img.ManifestDescriptor, err = choose(b, d.MediaType, p); err != nil {
 			return Image{}, err
 		}
 		img.Index = d.Digest
-		if b, err = s.Bytes(img.ManifestDescriptor, image.MaxManifest); err != nil {
-			return Image{}, err
-		}
 	}
-	img.ManifestBytes = b
-	if img.Manifest, err = image.ParseManifest(b, img.ManifestDescriptor.MediaType); err != nil {
-		return Image{}, err
-	}
-	if img.ConfigBytes, err = s.Bytes(img.Manifest.Config, image.MaxConfig); err != nil {
-		return Image{}, err
-	}
-	if img.Config, err = image.ParseConfig(img.ConfigBytes, len(img.Manifest.Layers)); err != nil {
+	if err := s.documents(&img); err != nil {
 		return Image{}, err
 	}
 	return img, image.CheckPlatform(img.Config, p)
+}
+
+// Images returns what a reference means on each platform of which the store has
+// the manifest. ErrNotFound means that the name is not there.
+func (s *Store) Images(ref image.Reference) ([]Image, error) {
+	d, err := s.Resolve(ref)
+	if err != nil {
+		return nil, err
+	}
+	images, err := s.images(ref, d)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref.Familiar(), err)
+	}
+	return images, nil
+}
+
+func (s *Store) images(ref image.Reference, d ispec.Descriptor) ([]Image, error) {
+	one := Image{Reference: ref, Descriptor: d, ManifestDescriptor: d}
+	if image.KindOf(d.MediaType) != image.KindIndex {
+		err := s.documents(&one)
+		return []Image{one}, err
+	}
+	b, err := s.Bytes(d, image.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	x, err := image.ParseIndex(b, d.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	one.Index = d.Digest
+	var all []Image
+	for _, m := range x.Manifests {
+		if image.KindOf(m.MediaType) != image.KindManifest || !s.Has(m) {
+			continue
+		}
+		one.ManifestDescriptor = m
+		if err := s.documents(&one); err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// documents reads the manifest that was chosen and its configuration.
+func (s *Store) documents(img *Image) error {
+	b, err := s.Bytes(img.ManifestDescriptor, image.MaxManifest)
+	if err != nil {
+		return err
+	}
+	img.ManifestBytes = b
+	if img.Manifest, err = image.ParseManifest(b, img.ManifestDescriptor.MediaType); err != nil {
+		return err
+	}
+	if img.ConfigBytes, err = s.Bytes(img.Manifest.Config, image.MaxConfig); err != nil {
+		return err
+	}
+	img.Config, err = image.ParseConfig(img.ConfigBytes, len(img.Manifest.Layers))
+	return err
 }
 
 func choose(b []byte, mediaType string, p ispec.Platform) (ispec.Descriptor, error) {

@@ -152,8 +152,8 @@ func (a *app) imageVerifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify [IMAGE...]",
 		Short: "Check images from their names to the last byte",
-		Long: `Read everything the store has of the images (of all, if none is named) and
-check it: blobs against their digests, the receipt against its seal, the
+		Long: `Read everything the store has of the images (of all, if none is named), for
+each platform that was fetched, and check it: blobs against their digests, the receipt against its seal, the
 signatures under the policy of this moment, and every file of the tree,
 whatever was checked before. The exit status is 1 when something is wrong.`,
 		Example: "  gantry image verify",
@@ -176,7 +176,7 @@ whatever was checked before. The exit status is 1 when something is wrong.`,
 				if !c.OK {
 					state, bad = "WRONG", true
 				}
-				rows = append(rows, []string{state, c.Reference, dash(c.Proof), strings.Join(c.Problems, "; ")})
+				rows = append(rows, []string{state, c.Reference, dash(c.Platform), dash(c.Proof), strings.Join(c.Problems, "; ")})
 			}
 			if err := a.table(format, checks, nil, rows); err != nil {
 				return err
