@@ -81,10 +81,7 @@ func (f *fetcher) inLayer(d ispec.Descriptor, err error) error {
 // order blob, tree, here and in every other gantry, so two fetches of one
 // image wait for each other's work instead of repeating it.
 func (f *fetcher) layer(ctx context.Context, d ispec.Descriptor, diffID digest.Digest) (tree.Layer, error) {
-	w, err := f.Store.Writer(ctx, d)
-	if errors.Is(err, store.ErrExists) {
-		w, err = nil, nil
-	}
+	w, err := f.writer(ctx, d)
 	if err != nil {
 		return tree.Layer{}, err
 	}
@@ -223,7 +220,7 @@ func (j *job) convert(p *process, out *os.File) (tree.Layer, error) {
 		drop(p, answer)
 		return tree.Layer{}, &Problem{
 			What: fmt.Sprintf("layer %s is damaged in the store", j.d.Digest), Err: store.ErrCorrupt,
-			Mend: "gantry image rm " + j.f.Ref.Familiar() + ", gantry image gc, and fetch it again",
+			Mend: "it was whole a moment ago: gantry fetch " + j.f.Ref.Familiar() + " brings it again, and the disk may be failing",
 		}
 	}
 	p.patience(convertTime)

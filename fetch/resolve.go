@@ -183,14 +183,26 @@ func (f *fetcher) config(ctx context.Context, img *store.Image) error {
 	return f.put(ctx, d, b)
 }
 
-// put writes a document that was checked. Asking for the writer also keeps
-// garbage collection away from one that is there.
-func (f *fetcher) put(ctx context.Context, d ispec.Descriptor, b []byte) error {
+// writer is nil for a blob that is in the store. One that a failing disk has
+// changed there is written again: nothing else would mend it. Asking also keeps
+// garbage collection away from what is there.
+func (f *fetcher) writer(ctx context.Context, d ispec.Descriptor) (*store.Writer, error) {
 	w, err := f.Store.Writer(ctx, d)
-	if errors.Is(err, store.ErrExists) {
-		return nil
+	if !errors.Is(err, store.ErrExists) {
+		return w, err
 	}
-	if err != nil {
+	err = f.Store.Verify(d)
+	if err == nil {
+		return nil, nil //nolint:nilnil // there is nothing to write
+	}
+	f.Progress.Line(fmt.Sprintf("warning: what the store has is damaged and is brought again (%v)", err))
+	return f.Store.Renew(ctx, d)
+}
+
+// put writes a document that was checked.
+func (f *fetcher) put(ctx context.Context, d ispec.Descriptor, b []byte) error {
+	w, err := f.writer(ctx, d)
+	if w == nil || err != nil {
 		return err
 	}
 	defer w.Abort()

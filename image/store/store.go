@@ -12,8 +12,9 @@
 //	  ingest/lease-<random>        digests that a living process relies on
 //	  version                      of what is beside the layout; written last
 //
-// Nothing is ever repaired. A blob appears under its name by a rename after its
-// content was checked and flushed; index.json likewise. A process that dies
+// Nothing has to be repaired after a crash. A blob appears under its name by a
+// rename after its content was checked and flushed; index.json likewise. What a
+// failing disk made of a blob is replaced in the same way by who has it again. A process that dies
 // leaves at most files whose lock is free, and GC removes those.
 //
 // # Locks

@@ -36,14 +36,24 @@ type Writer struct {
 // In all cases GC keeps the blob from now on until this Store is closed or its
 // process ends, so that a fetch can name it at its end.
 func (s *Store) Writer(ctx context.Context, d ispec.Descriptor) (*Writer, error) {
-	w, err := s.writer(ctx, d)
+	return s.begin(ctx, d, s.Has)
+}
+
+// Renew is Writer for a blob that is there but damaged, as Verify tells: what is
+// committed takes its place.
+func (s *Store) Renew(ctx context.Context, d ispec.Descriptor) (*Writer, error) {
+	return s.begin(ctx, d, func(ispec.Descriptor) bool { return false })
+}
+
+func (s *Store) begin(ctx context.Context, d ispec.Descriptor, has func(ispec.Descriptor) bool) (*Writer, error) {
+	w, err := s.writer(ctx, d, has)
 	if err != nil {
 		return nil, fmt.Errorf("write blob %s: %w", d.Digest, err)
 	}
 	return w, nil
 }
 
-func (s *Store) writer(ctx context.Context, d ispec.Descriptor) (*Writer, error) {
+func (s *Store) writer(ctx context.Context, d ispec.Descriptor, has func(ispec.Descriptor) bool) (*Writer, error) {
 	if err := image.ValidDescriptor(d, image.MaxLayerSize); err != nil {
 		return nil, err
 	}
@@ -52,7 +62,7 @@ func (s *Store) writer(ctx context.Context, d ispec.Descriptor) (*Writer, error)
 	}
 	temp := ingestDir + "/" + string(d.Digest.Algorithm()) + "-" + d.Digest.Encoded()
 	for {
-		if s.Has(d) {
+		if has(d) {
 			return nil, ErrExists
 		}
 		f, err := s.root.OpenFile(temp, os.O_RDWR|os.O_CREATE, s.fileMode())
@@ -69,15 +79,15 @@ func (s *Store) writer(ctx context.Context, d ispec.Descriptor) (*Writer, error)
 			}
 			continue
 		}
-		return s.startWriter(d, temp, f)
+		return s.startWriter(d, temp, f, has)
 	}
 }
 
 // startWriter has the lock on the file that is at temp.
-func (s *Store) startWriter(d ispec.Descriptor, temp string, f *os.File) (*Writer, error) {
+func (s *Store) startWriter(d ispec.Descriptor, temp string, f *os.File, has func(ispec.Descriptor) bool) (*Writer, error) {
 	w := &Writer{s: s, d: d, temp: temp, f: f, hash: d.Digest.Algorithm().Hash()}
 	// The other may have finished between the look and the opening.
-	if s.Has(d) {
+	if has(d) {
 		w.Abort()
 		return nil, ErrExists
 	}
