@@ -37,7 +37,7 @@ func podmanOptions() map[string]string {
 func differences() map[string]string {
 	return map[string]string{
 		"annotation":         "of the bundle; none of them steers gantry",
-		"authfile":           "the default is ~/.docker/config.json",
+		"authfile":           "the default is where podman login and docker login write",
 		"cgroup-parent":      "a path; a slice is refused: start in it with systemd-run",
 		"cgroupns":           "private also on cgroup v1; ns: and container: are refused",
 		"cgroups":            "enabled or no-conmon, which are the same here; split and disabled are refused",

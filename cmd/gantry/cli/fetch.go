@@ -60,7 +60,7 @@ type sourceFlags struct {
 
 func (f *sourceFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.platform, "platform", "", "choose `OS/ARCH[/VARIANT]` from a multi-platform image")
-	c.Flags().StringVar(&f.authFile, "authfile", "", "take registry credentials from `FILE` (default $REGISTRY_AUTH_FILE, else ~/.docker/config.json)")
+	c.Flags().StringVar(&f.authFile, "authfile", "", "take registry credentials from `FILE` (default $REGISTRY_AUTH_FILE, else what podman login and docker login wrote)")
 	c.Flags().StringSliceVar(&f.insecure, "insecure-options", nil, "give up a check, each time with a warning: `LIST` of image (signatures), tls, http")
 }
 
@@ -190,7 +190,11 @@ func (a *app) bring(ctx context.Context, e stage0.Env, place string, sf sourceFl
 	ctx, cancel := notifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	res, err := fetch.Fetch(ctx, f.Request)
-	if err != nil && errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		// Who wrote it has taken it back: how much room there is tells nothing now.
+		return res, withHint(err, "%s", spaceHint(e.Dir))
+	case errors.Is(err, context.Canceled):
 		return res, withHint(fmt.Errorf("fetch of %s interrupted", place), "nothing of it is trusted or kept under its name; 'gantry image gc' frees what was downloaded")
 	}
 	return res, err
@@ -243,14 +247,27 @@ first, authorities and certificates, and registries without encryption.`,
 				return fmt.Errorf("--as %s names one image, and %d are to be fetched", f.as, len(args))
 			}
 			var done []fetch.Result
+			status := 0
 			for _, ref := range args {
 				r, err := a.bring(a.ctx, e, ref, f, p, quiet, ins)
-				if err != nil {
+				if err == nil {
+					done = append(done, r)
+					continue
+				}
+				status = a.fail(err) // each with its own hint; the others are wanted all the same
+				if errors.Is(err, context.Canceled) {
+					break
+				}
+			}
+			if len(done) > 0 {
+				if err := a.fetched(format, done); err != nil {
 					return err
 				}
-				done = append(done, r)
 			}
-			return a.fetched(format, done)
+			if status != 0 {
+				return exitError(status)
+			}
+			return nil
 		},
 	}
 	f.register(c)

@@ -26,6 +26,12 @@ func (a *app) fullHint(err error) string {
 	if about != nil && filepath.IsAbs(about.Path) {
 		dirs = []string{about.Path}
 	}
+	return spaceHint(dirs...)
+}
+
+// spaceHint names the file system with the least room of those of some paths.
+func spaceHint(dirs ...string) string {
+	const freeing = "'gantry image rm', 'gantry image gc' and 'gantry gc' free some without needing any"
 	var fullest room
 	for _, dir := range dirs {
 		if r, ok := roomAt(dir); ok && (fullest.at == "" || r.share < fullest.share) {
@@ -34,11 +40,11 @@ func (a *app) fullHint(err error) string {
 	}
 	switch {
 	case fullest.at == "":
-		return "a file system is full: 'gantry image rm' and 'gantry gc' free space without needing any"
+		return "a file system is full: " + freeing
 	case fullest.inodes:
-		return fmt.Sprintf("the file system at %s has no inodes left: 'gantry image rm' and 'gantry gc' free some without needing any", fullest.at)
+		return fmt.Sprintf("the file system at %s has no inodes left: %s", fullest.at, freeing)
 	}
-	return fmt.Sprintf("the file system at %s is full: 'gantry image rm' and 'gantry gc' free space without needing any", fullest.at)
+	return fmt.Sprintf("the file system at %s is full: %s", fullest.at, freeing)
 }
 
 // room is what a file system has left.

@@ -111,7 +111,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.Platform, "platform", "", "choose `OS/ARCH[/VARIANT]` from a multi-platform image")
 	s.StringVar(&f.pull, "pull", "missing", "look for the image outside the store: `POLICY` is missing, always, newer or never")
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress")
-	s.StringVar(&f.authFile, "authfile", "", "take registry credentials from `FILE` (default $REGISTRY_AUTH_FILE, else ~/.docker/config.json)")
+	s.StringVar(&f.authFile, "authfile", "", "take registry credentials from `FILE` (default $REGISTRY_AUTH_FILE, else what podman login and docker login wrote)")
 	s.StringSliceVar(&f.insecure, "insecure-options", nil, "give up a check, each time with a warning: `LIST` of image (signatures), tls, http")
 	s.BoolVar(&f.Remove, "rm", false, "delete the pod when the app ends")
 	s.StringVar(&f.UUIDFile, "uuid-file", "", "write the pod's UUID to `FILE`")
