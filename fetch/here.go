@@ -26,7 +26,7 @@ func (f *fetcher) here() (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("what is here cannot be used (%w)", err)
 	}
-	rc, err := f.Receipts.Load(f.Ref.String(), img.ManifestDescriptor.Digest)
+	rc, err := f.Receipts.LoadAny(img.Names(), img.ManifestDescriptor.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("it is here without proof (%w)", err)
 	}

@@ -94,6 +94,20 @@ func (rs *Receipts) Load(reference string, manifest digest.Digest) (Receipt, err
 	return r, nil
 }
 
+// LoadAny is Load for an image that has several names: the first receipt there is.
+func (rs *Receipts) LoadAny(references []string, manifest digest.Digest) (r Receipt, err error) {
+	for i, name := range references {
+		other, fault := rs.Load(name, manifest)
+		if fault == nil {
+			return other, nil
+		}
+		if i == 0 {
+			err = fault // the name that was asked for
+		}
+	}
+	return r, err
+}
+
 func (rs *Receipts) read(name string) (Receipt, error) {
 	f, err := rs.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {

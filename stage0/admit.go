@@ -15,6 +15,7 @@ import (
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
 	"github.com/gantryrun/gantry/image/tree"
+	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/internal/jsonin"
 	"github.com/gantryrun/gantry/signature"
 )
@@ -56,18 +57,18 @@ func Admit(ctx context.Context, e Env, ref string, o AdmitOptions) (*Verified, e
 		return nil, err
 	}
 	v := &Verified{}
-	manifest := o.Manifest
+	manifest, names := o.Manifest, []string{r.String()}
 	var img store.Image
 	if manifest == "" {
 		if img, err = e.storedImage(r, platform); err != nil {
 			return nil, err
 		}
-		manifest, v.Config = img.ManifestDescriptor.Digest, img.Config.Config
+		manifest, names, v.Config = img.ManifestDescriptor.Digest, img.Names(), img.Config.Config
 		if v.Health, err = image.ParseHealthcheck(img.ConfigBytes); err != nil {
 			return nil, err
 		}
 	}
-	receipt, err := e.receipt(r, manifest)
+	receipt, err := e.receipt(r, names, manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -130,17 +131,27 @@ func (e Env) storedImage(r image.Reference, p ispec.Platform) (store.Image, erro
 	if errors.Is(err, store.ErrNotFound) {
 		return store.Image{}, &notHere{r.Familiar(), store.ErrNotFound}
 	}
-	return img, err
+	return img, unreadable(r, err)
+}
+
+// unreadable says what to do about a document that is not what was stored.
+func unreadable(r image.Reference, err error) error {
+	if errors.Is(err, store.ErrCorrupt) {
+		return hint.With(err, fmt.Sprintf("somebody changed the file, or the disk is failing; 'gantry fetch %s' brings it again", r.Familiar()))
+	}
+	return err
 }
 
 // receipt loads what was proven when the image was fetched, if the seal holds.
-func (e Env) receipt(r image.Reference, manifest digest.Digest) (signature.Receipt, error) {
+// Rules are about names without tag and digest: what was proven of a digest under
+// one tag of a repository is proven of it under all.
+func (e Env) receipt(r image.Reference, names []string, manifest digest.Digest) (signature.Receipt, error) {
 	rs, err := signature.OpenReceipts(filepath.Join(e.Dir, "receipts"), filepath.Join(e.Dir, "host.key"))
 	if err != nil {
 		return signature.Receipt{}, fmt.Errorf("open receipts: %w", err)
 	}
 	defer rs.Close()
-	receipt, err := rs.Load(r.String(), manifest)
+	receipt, err := rs.LoadAny(names, manifest)
 	if errors.Is(err, signature.ErrNoReceipt) || errors.Is(err, signature.ErrSeal) {
 		return signature.Receipt{}, &notHere{r.Familiar(), err}
 	}

@@ -140,14 +140,14 @@ func (l *library) read(ref image.Reference, platform string) (store.Image, signa
 		return img, signature.Receipt{}, &notHere{ref.Familiar(), store.ErrNotFound}
 	}
 	if err != nil {
-		return img, signature.Receipt{}, err
+		return img, signature.Receipt{}, unreadable(ref, err)
 	}
 	receipt, err := l.receipt(img)
 	return img, receipt, err
 }
 
 func (l *library) receipt(img store.Image) (signature.Receipt, error) {
-	receipt, err := l.receipts.Load(img.Reference.String(), img.ManifestDescriptor.Digest)
+	receipt, err := l.receipts.LoadAny(img.Names(), img.ManifestDescriptor.Digest)
 	if errors.Is(err, signature.ErrNoReceipt) || errors.Is(err, signature.ErrSeal) {
 		err = &notHere{img.Reference.Familiar(), err}
 	}

@@ -26,6 +26,17 @@ type Image struct {
 	ConfigBytes        []byte
 }
 
+// Names are those under which the image may be known: that of the reference, and
+// for one with a digest the entry that has it, under another tag of the same
+// repository.
+func (i Image) Names() []string {
+	names := []string{i.Reference.String()}
+	if n := name(i.Descriptor); n != "" && n != names[0] && i.Reference.Digest != "" {
+		names = append(names, n)
+	}
+	return names
+}
+
 // Manifest returns what a reference means on a platform. ErrNotFound means that
 // the name, or what it leads to on this platform, is not in the store.
 func (s *Store) Manifest(ref image.Reference, p ispec.Platform) (Image, error) {
