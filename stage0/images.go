@@ -481,8 +481,10 @@ func (l *library) collect(freed *ImageFreed, pins needs[digest.Digest]) error {
 // collectReceipts removes the receipts that neither a name nor a pod needs, and
 // returns the trees of the others.
 func (l *library) collectReceipts(pins needs[digest.Digest]) ([]tree.Tree, error) {
-	receipts, unreadable := l.receipts.List() // one that cannot be read proves nothing, and pins nothing
-	_ = unreadable
+	receipts, err := l.receipts.List()
+	if err := mayHold(err); err != nil {
+		return nil, hint.With(err, "the trees stay, since it may be about one of them: use the gantry that wrote it, or fetch the image again")
+	}
 	var keep []tree.Tree
 	for _, r := range receipts {
 		if !l.named(r) && len(pins.by[r.Manifest]) == 0 {
@@ -497,6 +499,21 @@ func (l *library) collectReceipts(pins needs[digest.Digest]) ([]tree.Tree, error
 		}
 	}
 	return keep, nil
+}
+
+// mayHold returns the first fault of a receipt that may be good, as one of a
+// newer gantry is. One whose seal is broken proves nothing, and pins nothing.
+func mayHold(err error) error {
+	var all interface{ Unwrap() []error }
+	if !errors.As(err, &all) {
+		return err
+	}
+	for _, one := range all.Unwrap() {
+		if !errors.Is(one, signature.ErrSeal) {
+			return one
+		}
+	}
+	return nil
 }
 
 // named tells whether the receipt's reference still is a name of the store, and
