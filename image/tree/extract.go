@@ -63,10 +63,12 @@ func (p *planter) appear(dest, name string, n *index.Inode) error {
 	if err != nil {
 		return err
 	}
-	tmp := fmt.Sprintf(".%s.gantry-%d", base, os.Getpid())
-	if err := unix.Mkdirat(dir, tmp, 0o700); err != nil {
-		return named("make directory", tmp, err)
+	made, err := beside(parent, base)
+	if err != nil {
+		return err
 	}
+	defer made.Close()
+	tmp := made.Name()
 	err = p.fill(dir, tmp, name, n)
 	if err == nil && there != nil {
 		err = dressAs(dir, tmp, there)
