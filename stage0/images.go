@@ -368,8 +368,8 @@ func (u *ImageInUse) Hint() string {
 }
 
 // RemoveImages takes names out of the store and frees what nothing else needs.
-// Without force an image that pods are made from stays. It needs no room on
-// the disk.
+// Without force an image that pods are made from keeps its last name. It needs
+// no room on the disk.
 func RemoveImages(e Env, names []string, force bool) (ImageFreed, error) {
 	l, err := e.library()
 	if err != nil {
@@ -402,8 +402,12 @@ func (l *library) untag(name string, pins needs[digest.Digest], force bool) erro
 	}
 	if images, err := l.images(ref); err == nil && !force {
 		for _, img := range images {
-			if users := pins.by[img.ManifestDescriptor.Digest]; len(users) > 0 {
-				return &ImageInUse{ref.Familiar(), users}
+			users := pins.by[img.ManifestDescriptor.Digest]
+			if len(users) == 0 {
+				continue
+			}
+			if more, err := l.otherName(ref, img.Descriptor.Digest); err != nil || !more {
+				return errors.Join(&ImageInUse{ref.Familiar(), users}, err)
 			}
 		}
 		if err := pins.doubt("image " + ref.Familiar()); err != nil {
@@ -417,6 +421,14 @@ func (l *library) untag(name string, pins needs[digest.Digest], force bool) erro
 		return fmt.Errorf("remove %s: %w", ref.Familiar(), err)
 	}
 	return nil
+}
+
+// otherName tells whether the store has the image under another name, too.
+func (l *library) otherName(ref image.Reference, d digest.Digest) (bool, error) {
+	entries, err := l.store.Entries()
+	return slices.ContainsFunc(entries, func(e store.Entry) bool {
+		return e.Name != "" && e.Name != ref.String() && e.Descriptor.Digest == d
+	}), err
 }
 
 // GCImages frees what no name and no pod needs: blobs, receipts and trees of
