@@ -15,7 +15,11 @@ import (
 	"github.com/gantryrun/gantry/internal/atomicfile"
 	"github.com/gantryrun/gantry/internal/conf"
 	"github.com/gantryrun/gantry/internal/flock"
+	"github.com/gantryrun/gantry/internal/hint"
 )
+
+// ErrNoRule means that none of the rules is the one to be removed.
+var ErrNoRule = errors.New("no rule")
 
 // maxSameName bounds the rules of one prefix and first key.
 const maxSameName = 64
@@ -238,7 +242,8 @@ func readBack(dir, file string) error {
 // with key (a key's name, the beginning of one, or its file) only what trusts
 // that key. A file of the last layer is removed or rewritten; one of a lower
 // layer is masked by an empty file of the same name, or replaced by a copy
-// without the key. It returns the files it wrote or removed.
+// without the key. It returns the files it wrote or removed; ErrNoRule when none is
+// of that prefix and key.
 func RemoveRule(configPath []string, prefix, key string) (removed []string, err error) {
 	if prefix, err = CanonicalPrefix(prefix); err != nil {
 		return nil, err
@@ -263,7 +268,7 @@ func RemoveRule(configPath []string, prefix, key string) (removed []string, err 
 		removed = append(removed, file)
 	}
 	if len(removed) == 0 {
-		return nil, fmt.Errorf("no rule for %s%s: %w", prefix, forKey(key), fs.ErrNotExist)
+		return nil, hint.With(fmt.Errorf("%w for %s%s", ErrNoRule, prefix, forKey(key)), "'gantry trust ls' shows the rules in force")
 	}
 	return removed, nil
 }

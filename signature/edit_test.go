@@ -48,7 +48,7 @@ func TestAddAndRemoveRule(t *testing.T) {
 		t.Fatalf("removed %v, %v", removed, err)
 	}
 	wantVerdict(t, l.policy().Judge(testSubject(), sig), ReasonUntrusted, file2)
-	if _, err := RemoveRule([]string{l.dir}, "registry.example/demo", k.ID); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := RemoveRule([]string{l.dir}, "registry.example/demo", k.ID); !errors.Is(err, ErrNoRule) {
 		t.Errorf("removing twice: %v", err)
 	}
 	if _, err := RemoveRule([]string{l.dir}, "registry.example/demo", ""); err != nil {

@@ -152,9 +152,6 @@ fetched before. A rule that a package ships is masked, not deleted.`,
 				}
 			}
 			files, err := signature.RemoveRule(e.ConfigPath, prefix, key)
-			if errors.Is(err, fs.ErrNotExist) {
-				return withHint(err, "'gantry trust ls' shows the rules in force")
-			}
 			if err != nil {
 				return err
 			}
