@@ -101,9 +101,15 @@ func editing(configPath []string) (*edited, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := root.Open("trust.d")
+	// Not the directory itself: whoever may read that could hold its lock, and so
+	// keep a key from being revoked.
+	lock, err := root.OpenFile("trust.d/.lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, errors.Join(err, root.Close())
+		var at *fs.PathError // of a path below the root, which says too little
+		if errors.As(err, &at) {
+			err = at.Err
+		}
+		return nil, errors.Join(fmt.Errorf("write %s: %w", filepath.Join(dir, "trust.d"), err), root.Close())
 	}
 	e := &edited{root, lock}
 	if err := flock.Exclusive(lock); err != nil {

@@ -151,6 +151,10 @@ func TestEditAtOnce(t *testing.T) {
 			in[k.ID] = true
 		}
 	}
+	// Who may only read the rules must not be able to hold the lock.
+	if st, err := os.Stat(filepath.Join(l.dir, "trust.d/.lock")); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the lock: %v, %v", st, err)
+	}
 	for i, k := range keys {
 		if want := i == 0 || i >= n; in[k.ID] != want {
 			t.Errorf("key %d: trusted is %v, want %v", i, in[k.ID], want)

@@ -174,6 +174,16 @@ func sameImage(r signature.Receipt, img store.Image) error {
 	return nil
 }
 
+// SignedSince tells what may mend the refusal of an image in the store: it was
+// judged by the signatures kept of it, and may have been signed since, as when a
+// key is rotated. It is empty where no signature would help.
+func SignedSince(ref string, v signature.Verdict) string {
+	if v.Reason != signature.ReasonUntrusted && v.Reason != signature.ReasonUnsigned {
+		return ""
+	}
+	return fmt.Sprintf("judged are the signatures that were kept when it was fetched; 'gantry fetch %s' looks for those made since", familiar(ref))
+}
+
 // judge asks the policy as it is now about the signatures as they were found.
 func (e Env) judge(r signature.Receipt, o AdmitOptions) (signature.Verdict, string, error) {
 	policy, err := signature.LoadPolicy(e.ConfigPath)
@@ -183,6 +193,9 @@ func (e Env) judge(r signature.Receipt, o AdmitOptions) (signature.Verdict, stri
 	verdict := policy.Judge(r.Subject(), r.Signatures)
 	if err := verdict.Err(); err != nil {
 		if !o.Insecure {
+			if next := SignedSince(r.Reference, verdict); next != "" {
+				err = hint.With(err, next)
+			}
 			return verdict, "", err
 		}
 		verdict.Insecure = true

@@ -416,11 +416,22 @@ func (l *library) untag(name string, pins needs[digest.Digest], force bool) erro
 	}
 	if err := l.store.Untag(ref); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
-			return hint.With(fmt.Errorf("image %s: %w", ref.Familiar(), store.ErrNotFound), "'gantry image ls' lists what is")
+			return hint.With(fmt.Errorf("image %s: %w", ref.Familiar(), store.ErrNotFound), l.whatIs(ref))
 		}
 		return fmt.Errorf("remove %s: %w", ref.Familiar(), err)
 	}
 	return nil
+}
+
+// whatIs helps who names what is no name of the store: a digest is found under
+// its tags, and goes with them.
+func (l *library) whatIs(ref image.Reference) string {
+	if images, err := l.store.Images(ref); err == nil && len(images) > 0 {
+		if names := images[0].Names(); len(names) > 1 {
+			return "it is there by the name " + familiar(names[1]) + ", which can be removed"
+		}
+	}
+	return "'gantry image ls' lists what is"
 }
 
 // otherName tells whether the store has the image under another name, too.

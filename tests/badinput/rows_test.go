@@ -278,7 +278,7 @@ func trustRows() []row {
 		}},
 		{group: group, name: "a rule that anybody may change", do: func(f *fixture) []string {
 			ref := f.fetched(f.program())
-			rules, err := filepath.Glob(filepath.Join(f.Dir, "etc/trust.d/*"))
+			rules, err := filepath.Glob(filepath.Join(f.Dir, "etc/trust.d/*.conf"))
 			if err != nil || len(rules) != 1 {
 				f.t.Fatal(rules, err)
 			}

@@ -301,16 +301,21 @@ func (a *app) fetched(format string, done []fetch.Result) error {
 }
 
 // explain judges the signatures of an image: those kept in the store, else
-// those found where the image is.
-func (a *app) explain(ref string, f sourceFlags) (signature.Verdict, error) {
+// those found where the image is. For the former it says what may mend a refusal
+// besides.
+func (a *app) explain(ref string, f sourceFlags) (v signature.Verdict, next string, err error) {
 	e, err := a.env()
 	if err != nil {
-		return signature.Verdict{}, err
+		return v, "", err
 	}
-	v, err := stage0.Explain(e, ref, f.platform)
-	if err == nil {
-		return v, nil
+	if v, err = stage0.Explain(e, ref, f.platform); err == nil {
+		return v, stage0.SignedSince(ref, v), nil
 	}
+	v, err = a.explainSource(e, ref, f)
+	return v, "", err
+}
+
+func (a *app) explainSource(e stage0.Env, ref string, f sourceFlags) (v signature.Verdict, err error) {
 	if _, perr := parseRef(ref); perr != nil {
 		return v, perr
 	}

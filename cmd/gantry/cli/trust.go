@@ -227,7 +227,7 @@ The exit status is 0 for an image that is trusted and 1 for one that is not.`,
 		Example: "  gantry trust explain registry.example.com/acme/web:1",
 		Args:    exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			v, err := a.explain(args[0], f)
+			v, next, err := a.explain(args[0], f)
 			if err != nil {
 				return err
 			}
@@ -237,6 +237,9 @@ The exit status is 0 for an image that is trusted and 1 for one that is not.`,
 				_, err = io.WriteString(a.out, printable(v.Explain()+"\n"))
 			}
 			if err == nil && !v.Accepted {
+				if next != "" {
+					a.say("hint", next)
+				}
 				return exitError(1)
 			}
 			return err
