@@ -258,11 +258,6 @@ func hash(f *os.File) (digest.Digest, int64, error) {
 	if err != nil {
 		return "", n, fmt.Errorf("hash %s: %w", f.Name(), err)
 	}
-	// Apps read through a loop device that bypasses the file's page cache:
-	// what the hash left there would be a second copy that nobody uses.
-	if err := fadvise(f, unix.FADV_DONTNEED); err != nil {
-		return "", n, err
-	}
 	return digest.NewDigest(digest.SHA256, h), n, nil
 }
 

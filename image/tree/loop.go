@@ -47,10 +47,11 @@ func hint(name string) string { return "loops/" + path.Base(name) + ".loop" }
 // it already, or a new one, read-only and gone with its last user. The caller
 // holds the lock of all loop devices.
 //
-// Direct I/O keeps what is read from being in memory twice, where the file
-// system of f can do it. Without, it is in the page cache of f also when the
-// device went with its last user, and the next mount need not wait for a disk.
-func (d *Dir) attach(f *os.File, name string, direct bool) (*os.File, error) {
+// It reads through the page cache of f, where the hash of f was taken from and
+// where what was read stays when the device went with its last user. So it is in
+// memory twice while a pod runs; that copy is the first to go when memory is
+// short, since nothing counts how often it is used (Linux 6.3).
+func (d *Dir) attach(f *os.File, name string) (*os.File, error) {
 	loop, err := d.hinted(f, name)
 	if err == nil {
 		return loop, nil
@@ -67,7 +68,7 @@ func (d *Dir) attach(f *os.File, name string, direct bool) (*os.File, error) {
 		loop = findLoop(&st)
 	}
 	if loop == nil {
-		if loop, err = newLoop(f, direct); err != nil {
+		if loop, err = newLoop(f); err != nil {
 			return nil, fmt.Errorf("attach %s: %w", name, err)
 		}
 	}
@@ -128,7 +129,7 @@ func findLoop(st *unix.Stat_t) *os.File {
 	return nil
 }
 
-func newLoop(f *os.File, direct bool) (*os.File, error) {
+func newLoop(f *os.File) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -146,7 +147,7 @@ func newLoop(f *os.File, direct bool) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = configure(loop, f, direct)
+		err = configure(loop, f)
 		if err == nil {
 			return loop, nil
 		}
@@ -158,19 +159,10 @@ func newLoop(f *os.File, direct bool) (*os.File, error) {
 	return nil, fmt.Errorf("get a free loop device: %w after %d tries", unix.EBUSY, loopTries)
 }
 
-func configure(loop, f *os.File, direct bool) error {
+func configure(loop, f *os.File) error {
+	_ = fadvise(f, unix.FADV_NOREUSE) // the device holds this very file
 	c := unix.LoopConfig{Fd: uint32(f.Fd()), Size: index.BlockSize}
 	c.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
-	if direct {
-		c.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
-	}
 	copy(c.Info.File_name[:len(c.Info.File_name)-1], path.Base(f.Name()))
-	err := ioctl(loop, unix.LOOP_CONFIGURE, unsafe.Pointer(&c))
-	if !direct || !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	// No direct I/O for this file (fs-verity, some file systems): the kernel
-	// mostly falls back by itself, but not every version does.
-	c.Info.Flags &^= unix.LO_FLAGS_DIRECT_IO
 	return ioctl(loop, unix.LOOP_CONFIGURE, unsafe.Pointer(&c))
 }

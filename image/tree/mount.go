@@ -100,9 +100,7 @@ func (d *Dir) mountLoops(t Tree, files []*os.File) (*os.File, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	names, all, err := d.attachAll(t, files, func(f *os.File, name string) (*os.File, error) {
-		return d.attach(f, name, name != t.Image.Path) // the index is small and every launch reads it
-	})
+	names, all, err := d.attachAll(t, files, d.attach)
 	defer all.Run()
 	if err != nil {
 		return nil, err
