@@ -3,6 +3,7 @@
 package cgroups
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -62,6 +63,8 @@ func (l Left) Kill() error {
 	}
 	err := writeFile(dir, "cgroup.kill", "1")
 	switch {
+	case err == nil && headless(dir):
+		return killSlowly(dir)
 	case err == nil || isNoDevice(err): // removed under our hands
 		return nil
 	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EOPNOTSUPP):
@@ -69,6 +72,21 @@ func (l Left) Kill() error {
 		return killSlowly(dir)
 	}
 	return fmt.Errorf("kill cgroup: %w", err)
+}
+
+// headless tells whether a group has a process whose first thread has ended
+// before the others. cgroup.kill sends its signal to first threads, and to one
+// that has ended it says nothing to the others (Linux 6.18): the process lives
+// on until it is killed by its number.
+func headless(dir string) bool {
+	pids, err := Pids([]string{dir})
+	return err == nil && slices.ContainsFunc(pids, firstThreadEnded)
+}
+
+func firstThreadEnded(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, ok := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" ")) // the name in brackets may have anything
+	return err == nil && ok && bytes.HasPrefix(state, []byte("Z"))
 }
 
 func isGroup(dir string) (unified bool, err error) {

@@ -137,18 +137,26 @@ func removePod(pods int, phase, id string) error {
 func (s *supervisor) killCgroup() {
 	for _, dir := range s.Cgroups {
 		if writeFile(dir+"/cgroup.kill", "1") == nil {
+			// It passes over processes whose first thread has ended before the
+			// others (Linux 6.18).
+			killMembers(dir)
 			return
 		}
 	}
 	for _, dir := range s.Cgroups {
-		b, err := readFile(dir + "/cgroup.procs")
-		if err != nil {
-			continue
-		}
-		for line := range bytes.Lines(b) {
-			if pid, err := strconv.Atoi(strings.TrimSpace(string(line))); err == nil && pid > 1 {
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
+		killMembers(dir)
+	}
+}
+
+// killMembers kills the processes of a group one by one.
+func killMembers(dir string) {
+	b, err := readFile(dir + "/cgroup.procs")
+	if err != nil {
+		return
+	}
+	for line := range bytes.Lines(b) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(line))); err == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
 }

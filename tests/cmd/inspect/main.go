@@ -45,6 +45,7 @@ func commands() map[string]command {
 		"hog":       hog,
 		"spin":      spin,
 		"stubborn":  stubborn,
+		"headless":  headless,
 		"notify":    notify,
 		"http-get":  httpGet,
 		"serve":     serve,
