@@ -123,14 +123,34 @@ func (e Env) pasta(ports []netspec.Port) func(context.Context, *os.File) (*launc
 		if err := cmd.Start(); err != nil {
 			return nil, fmt.Errorf("start pasta: %w", err)
 		}
+		end := func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
 		_ = w.Close()
 		if err := working(ctx, r); err != nil {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			return nil, fmt.Errorf("pasta: %w: %s", err, tailOf(said))
+			end()
+			return nil, pastaError(err, tailOf(said), ports)
 		}
-		return &launch.Attached{Undo: func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }}, nil
+		pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+		if err != nil {
+			end()
+			return nil, fmt.Errorf("open pasta's pidfd: %w", err)
+		}
+		helper := os.NewFile(uintptr(pidfd), "pasta")
+		return &launch.Attached{Helper: helper, Undo: func() { end(); _ = helper.Close() }}, nil
 	}
+}
+
+// pastaError adds what pasta said, and what to do about a port it was not given.
+func pastaError(err error, said string, ports []netspec.Port) error {
+	err = fmt.Errorf("pasta: %w: %s", err, said)
+	if !strings.Contains(said, "bind") {
+		return err
+	}
+	b, rerr := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	first, perr := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16)
+	if rerr == nil && perr == nil && slices.ContainsFunc(ports, func(p netspec.Port) bool { return uint64(p.HostPort) < first }) {
+		return hint.With(err, fmt.Sprintf("ports below %d are root's: publish another, or lower net.ipv4.ip_unprivileged_port_start (sysctl)", first))
+	}
+	return hint.With(err, "'ss -tulnp' shows who has a port: publish another")
 }
 
 // pastaArgs: nothing is forwarded that was not asked for, in neither direction,

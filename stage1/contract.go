@@ -78,6 +78,7 @@ type Contract struct {
 	Links   []byte    `json:"links,omitempty"`   // messages of rtnetlink that delete the host's ends of its interfaces, sent at the end if another pod lives in its network
 	Lender  int       `json:"lender,omitempty"`  // pidfd of the app whose pod's network this one has joined
 	Lent    []byte    `json:"lent,omitempty"`    // Links of that pod, sent when it has ended; empty: there is none
+	Helper  int       `json:"helper,omitempty"`  // pidfd of a child of ours that carries the pod's packets, killed and waited for at the end
 	Held    []int     `json:"held,omitempty"`    // only stay open: what the kernel gives up with them is the pod's
 	Unlink  []string  `json:"unlink,omitempty"`  // files of the host that are removed at the end: leases
 	Hosts   []Hosts   `json:"hosts,omitempty"`   // networks whose pods are told that this one has ended

@@ -20,6 +20,7 @@ type Attached struct {
 	Drop    []byte     // message that deletes the table
 	Links   []byte     // messages that delete the host's ends of its interfaces
 	Held    []*os.File // kept open until the pod ends
+	Helper  *os.File   // pidfd of a child that carries the packets, which ends with the pod; may be nil
 	Forward []Forward
 	Unlink  []string // files removed at the end: leases
 	Hosts   []Hosts  // networks whose pods know each other
@@ -139,6 +140,9 @@ func (s *Started) keep(a *attachment) {
 	c.Held = append(c.Held, s.inheritFile(a.ns))
 	if a.got.Table != nil {
 		c.Table, c.Drop = s.inheritFile(a.got.Table), a.got.Drop
+	}
+	if a.got.Helper != nil {
+		c.Helper = s.inheritFile(a.got.Helper)
 	}
 	c.Links = a.got.Links
 	for _, f := range a.got.Held {

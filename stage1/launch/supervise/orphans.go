@@ -52,11 +52,16 @@ func reapBy(pid int, until time.Time) {
 		return
 	}
 	defer unix.Close(fd)
-	ended := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	awaitEnd(fd, until)
+	_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+}
+
+// awaitEnd waits for the end of the process of a pidfd.
+func awaitEnd(pidfd int, until time.Time) {
+	ended := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for ended[0].Revents == 0 && time.Now().Before(until) {
 		_, _ = unix.Poll(ended, int(time.Until(until).Milliseconds())+1) // again after EINTR
 	}
-	_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 }
 
 // children are ours. The kernel gives orphans to the first thread.

@@ -5,6 +5,7 @@ package supervise
 import (
 	"encoding/binary"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,7 @@ func (s *supervisor) abandonTable() {
 // descriptor, so that nothing leads to an address that is given back next. The
 // namespace, the first that is held, is there for the program that is run.
 func (s *supervisor) release() {
+	s.endHelper()
 	for _, f := range s.Forward {
 		_ = unix.Close(f.FD) // the port is free before the pod says that it has ended
 	}
@@ -110,6 +112,18 @@ func (s *supervisor) release() {
 	for _, h := range s.Hosts {
 		_ = neighbours.Sync(h.Network, h.Members, runs)
 	}
+}
+
+// endHelper ends what carries the pod's packets and waits for it, for no longer
+// than lastWords: it would end with us, but a little later, and the ports it has
+// are not free before.
+func (s *supervisor) endHelper() {
+	if s.Helper <= 0 {
+		return
+	}
+	_ = unix.PidfdSendSignal(s.Helper, unix.SIGKILL, nil, 0)
+	awaitEnd(s.Helper, time.Now().Add(lastWords))
+	_ = unix.Waitid(unix.P_PIDFD, s.Helper, nil, unix.WEXITED|unix.WNOHANG, nil)
 }
 
 // runRelease runs the program and waits for it; its standard input is the
