@@ -270,6 +270,25 @@ func TestDeviceRules(t *testing.T) {
 	}
 }
 
+// What v1 reads of a rule for all kinds of devices is that all is allowed.
+func TestDevicesV1(t *testing.T) {
+	for want, d := range map[string]specs.LinuxDeviceCgroup{
+		"a *:* rwm":         {Type: "a", Access: "rwm"},
+		"a *:* mwr":         {Type: "a", Major: ptr(int64(-1)), Minor: ptr(int64(-1)), Access: "mwr"},
+		"c *:* r b *:* r":   {Type: "a", Access: "r"},
+		"c 5:* rw b 5:* rw": {Type: "a", Major: ptr(int64(5)), Access: "rw"},
+		"c 1:3 rwm":         {Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "rwm"},
+	} {
+		var got []string
+		for _, s := range devicesV1([]specs.LinuxDeviceCgroup{d}) {
+			got = append(got, s.value)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%+v: %q, want %q", d, got, want)
+		}
+	}
+}
+
 // Missing defaults with one reason make one note.
 func TestTellOnce(t *testing.T) {
 	var notes []string

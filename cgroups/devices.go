@@ -168,7 +168,7 @@ func deviceRule(d specs.LinuxDeviceCgroup) ([]instruction, error) {
 		number   *int64
 		register uint8
 	}{{d.Major, major}, {d.Minor, minor}} {
-		if n.number == nil || *n.number == -1 || d.Type == "a" {
+		if n.number == nil || *n.number == -1 {
 			continue
 		}
 		if *n.number < 0 || *n.number > math.MaxInt32 {

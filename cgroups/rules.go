@@ -5,6 +5,7 @@ package cgroups
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -18,9 +19,28 @@ func devicesV1(rules []specs.LinuxDeviceCgroup) []setting {
 		return strconv.FormatInt(*n, 10)
 	}
 	var out []setting
-	for _, d := range rules {
+	for _, d := range bothKinds(rules) {
 		file := map[bool]string{true: "devices.allow", false: "devices.deny"}[d.Allow]
 		out = append(out, one(file, fmt.Sprintf("%s %s:%s %s", d.Type, number(d.Major), number(d.Minor), d.Access))...)
+	}
+	return out
+}
+
+// bothKinds spells rules for all devices that are not about all of them, or not
+// about every access, as one for each kind: the kernel reads nothing behind an
+// a, and would allow everything.
+func bothKinds(rules []specs.LinuxDeviceCgroup) []specs.LinuxDeviceCgroup {
+	any := func(n *int64) bool { return n == nil || *n == -1 }
+	var out []specs.LinuxDeviceCgroup
+	for _, d := range rules {
+		every := strings.Contains(d.Access, "r") && strings.Contains(d.Access, "w") && strings.Contains(d.Access, "m")
+		if d.Type != "a" || any(d.Major) && any(d.Minor) && every {
+			out = append(out, d)
+			continue
+		}
+		char, block := d, d
+		char.Type, block.Type = "c", "b"
+		out = append(out, char, block)
 	}
 	return out
 }
