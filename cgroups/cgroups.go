@@ -147,6 +147,9 @@ func create(h *host, o Options) (_ *Group, err error) {
 	if err := b.account(); err != nil {
 		return nil, err
 	}
+	if o.Strict["parent"] && len(b.group.Dirs()) == 0 {
+		return nil, &LimitError{Limit: "cgroup-parent", Reason: "no control group can be made in " + filepath.Dir(o.Path) + " here", Mend: "leave it out, or have the group delegated, or run as root"}
+	}
 	b.tell()
 	return b.group, b.group.loosen(o.Resources)
 }

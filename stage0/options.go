@@ -74,6 +74,7 @@ func (o *RunOptions) check(e Env) (*sound, error) {
 			o.Notes(fmt.Sprintf("the pod has no network but its loopback: %v (--net=none says that this is meant)", err))
 		}
 		host.Own = &bundle.Users{UIDs: e.user.UIDs, GIDs: e.user.GIDs}
+		host.CanRaise = false // what we have of CAP_SYS_RESOURCE is the user namespace's
 	}
 	res, err := bundle.Check(o.Options, host)
 	if err != nil {

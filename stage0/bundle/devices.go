@@ -104,6 +104,11 @@ func (b *builder) devices() error {
 		}
 		for _, n := range nodes {
 			mode := os.FileMode(n.Mode)
+			if host := path.Join(d.source, n.Path); b.Host.Own != nil && host != path.Join(d.dest, n.Path) {
+				b.bindDevice(host, path.Join(d.dest, n.Path))
+				b.deviceRule(n.Type, n.Major, n.Minor, d.access)
+				continue
+			}
 			b.addDevice(specs.LinuxDevice{
 				Path: path.Join(d.dest, n.Path), Type: n.Type, Major: n.Major, Minor: n.Minor,
 				FileMode: &mode, UID: &n.UID, GID: &n.GID,
@@ -116,6 +121,7 @@ func (b *builder) devices() error {
 			return err
 		}
 		b.rule(rule)
+		b.r.Strict["devices"] = true
 	}
 	return nil
 }
@@ -124,20 +130,34 @@ func (b *builder) devices() error {
 func (b *builder) addDevice(d specs.LinuxDevice, access string) {
 	l := b.r.Spec.Linux
 	l.Devices = append(slices.DeleteFunc(l.Devices, func(old specs.LinuxDevice) bool { return old.Path == d.Path }), d)
-	if d.Type == "p" {
+	b.deviceRule(d.Type, d.Major, d.Minor, access)
+}
+
+// bindDevice shows an ordinary user's app a node of the host under another
+// name: a bundle says of a device only where the app has it, and a user namespace
+// makes no nodes.
+func (b *builder) bindDevice(host, dest string) {
+	b.r.Spec.Mounts = append(b.r.Spec.Mounts, specs.Mount{Destination: dest, Type: "bind", Source: host, Options: []string{"bind", "nosuid", "noexec", "rprivate"}})
+}
+
+// deviceRule lets the app use a device.
+func (b *builder) deviceRule(kind string, major, minor int64, access string) {
+	switch kind {
+	case "p":
 		return // a pipe is not a device that rules know
-	}
-	kind := d.Type
-	if kind == "u" {
+	case "u":
 		kind = "c"
 	}
-	major, minor := d.Major, d.Minor
 	b.rule(specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: &major, Minor: &minor, Access: access})
+	// An ordinary user's app makes no nodes, and opens what the user can: only
+	// a rule that takes something away is missed where there are none.
+	if b.Host.Own == nil || !strings.Contains(access, "r") || !strings.Contains(access, "w") {
+		b.r.Strict["devices"] = true
+	}
 }
 
 func (b *builder) rule(r specs.LinuxDeviceCgroup) {
 	b.r.Spec.Linux.Resources.Devices = append(b.r.Spec.Linux.Resources.Devices, r)
-	b.r.Strict["devices"] = true
 }
 
 // parseDeviceRule reads "TYPE MAJOR:MINOR ACCESS", as the kernel's devices.allow.

@@ -39,6 +39,7 @@ func (b *builder) cgroupParent() error {
 	case !path.IsAbs(p) || path.Clean(p) == "/" || clean("", p) != nil:
 		return fmt.Errorf("--cgroup-parent %q: write the group's path from the top of the hierarchy, as in /machines", p)
 	}
+	b.r.Strict["parent"] = true
 	return nil
 }
 

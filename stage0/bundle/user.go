@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryrun/gantry/internal/hint"
 )
 
 // maxID is the highest uid or gid we accept. The kernel has twice as many,
@@ -249,6 +251,11 @@ func (b *builder) user() error {
 	switch {
 	case keep && len(add) > 1:
 		return fmt.Errorf("--group-add keep-groups: it stands alone, with no other --group-add")
+	case keep && b.Host.Own != nil:
+		return hint.With(
+			fmt.Errorf("--group-add keep-groups: what is no subordinate id of an ordinary user is nobody's in the pod, and so are their other groups"),
+			"leave it out, and let the user itself reach what a group may, or run as root",
+		)
 	case keep:
 		add = nil
 	}

@@ -48,6 +48,8 @@ func (e *Error) Hint() string {
 	switch {
 	case e.Step != "execute" && errno == syscall.ENOTDIR:
 		return "the image has a file where a directory must be"
+	case e.Step == "set OOM score" && errno == syscall.EACCES:
+		return "only CAP_SYS_RESOURCE on the host lowers it below what gantry was started with (OOMScoreAdjust= in a unit)"
 	case e.Step != "execute":
 		return ""
 	case errno == syscall.EPERM:
