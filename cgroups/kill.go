@@ -85,8 +85,7 @@ func headless(dir string) bool {
 
 func firstThreadEnded(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, state, ok := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" ")) // the name in brackets may have anything
-	return err == nil && ok && bytes.HasPrefix(state, []byte("Z"))
+	return err == nil && bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" Z ")) // the name in brackets may have anything
 }
 
 func isGroup(dir string) (unified bool, err error) {

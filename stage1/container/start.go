@@ -59,9 +59,6 @@ func (c *Container) begin(agent *launch.Agent) error {
 	if c.created != nil {
 		return c.created.Begin(agent)
 	}
-	if agent == nil {
-		return launch.Begin(c.dir, nil, nil, 0)
-	}
 	p, err := c.process()
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@
 package launch
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -41,7 +42,8 @@ func (b *birth) adoptBy(adopt func(pid int) error) {
 
 // sync is the parent's end of the socket gantry-init reports on.
 type syncSocket struct {
-	fd int
+	fd  int
+	pid int // of the process at the other end; 0: nobody said
 	// reborn: gantry-init makes the process that becomes the app, and both
 	// write here. Which of them is heard first is chance.
 	reborn bool
@@ -108,7 +110,7 @@ func (b *birth) cloneHere() (pid int, pidfd *os.File, sync syncSocket, err error
 	if err == nil && b.adopt != nil {
 		err = b.settleIn(pid, attr.Sys.UseCgroupFD, pair[0])
 	}
-	return pid, pidfd, syncSocket{fd: pair[0], reborn: isReborn(b.plan)}, err
+	return pid, pidfd, syncSocket{fd: pair[0], pid: pid, reborn: isReborn(b.plan)}, err
 }
 
 // settleIn has a child that waits for it put into its group, unless it was born
@@ -233,6 +235,7 @@ func (s syncSocket) waitMore(signals *signals, h *handover, got *received) error
 	}
 	b := make([]byte, 64<<10)
 	oob := make([]byte, unix.CmsgSpace(4))
+	stuck := false
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(s.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
@@ -245,6 +248,10 @@ func (s syncSocket) waitMore(signals *signals, h *handover, got *received) error
 			if err := h.late(); err != nil {
 				return err
 			}
+			if stuck {
+				return filterKilled{}
+			}
+			stuck = s.headless() // once more: it may have been an app that was over at once
 			continue
 		case err == unix.ECONNRESET || err == nil && n == 0:
 			if h != nil && h.until.IsZero() {
@@ -264,6 +271,16 @@ func (s syncSocket) waitMore(signals *signals, h *handover, got *received) error
 			return err
 		}
 	}
+}
+
+// headless tells whether the first thread of gantry-init has ended, and others
+// have not: it ends the process itself, so a filter did that.
+func (s syncSocket) headless() bool {
+	if s.pid == 0 || s.reborn {
+		return false
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
+	return err == nil && bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" Z "))
 }
 
 func (r *received) take(b, oob []byte) error {

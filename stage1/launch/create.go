@@ -138,7 +138,7 @@ func (c *Created) Begin(agent *Agent) error {
 		return err
 	}
 	defer handover.close()
-	return c.sync.begin(handover)
+	return c.sync.begin(handover, c.Pidfd)
 }
 
 // Listen makes the socket of a Hold, in a directory that only its owner may
@@ -156,8 +156,7 @@ func Held(dir *os.File) bool {
 	return true
 }
 
-// Begin starts an app that waits, whose process is given where it has an agent,
-// and returns when its execve succeeded. ErrNotHeld and an agent that cannot be reached leave it
+// Begin starts an app that waits, whose process is given, and returns when its execve succeeded. ErrNotHeld and an agent that cannot be reached leave it
 // waiting; with any other error it ends.
 func Begin(dir *os.File, agent *Agent, pidfd *os.File, pid int) error {
 	handover, err := agent.reach(pidfd, pid)
@@ -173,16 +172,16 @@ func Begin(dir *os.File, agent *Agent, pidfd *os.File, pid int) error {
 		return fmt.Errorf("reach the app: %w", err)
 	}
 	defer unix.Close(fd)
-	return syncSocket{fd: fd}.begin(handover)
+	return syncSocket{fd: fd, pid: pid}.begin(handover, pidfd)
 }
 
-func (s syncSocket) begin(handover *handover) error {
+func (s syncSocket) begin(handover *handover, pidfd *os.File) error {
 	if _, err := unix.SendmsgN(s.fd, []byte(stage1.StartMessage), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return fmt.Errorf("start the app: %w", err)
 	}
 	_, err := s.wait(nil, handover)
-	if err != nil && handover != nil {
-		_ = unix.PidfdSendSignal(int(handover.pidfd.Fd()), unix.SIGKILL, nil, 0) // it may wait for an answer
+	if err != nil {
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0) // it may wait for an answer
 	}
 	return err
 }

@@ -42,6 +42,19 @@ func (e *Error) Unwrap() error {
 	return syscall.Errno(e.Errno)
 }
 
+// filterKilled tells of a gantry-init that would be waited for without end: it
+// has several threads, of which a filter killed the first.
+type filterKilled struct{}
+
+func (filterKilled) Error() string {
+	return "the seccomp filter killed the thread of gantry-init that was to execute the app"
+}
+
+// Hint says what the profile is to be changed to.
+func (filterKilled) Hint() string {
+	return "let execve and what the app begins with through, or have SCMP_ACT_KILL_PROCESS or SCMP_ACT_ERRNO instead of SCMP_ACT_KILL"
+}
+
 // Hint explains the answers of the kernel that say least.
 func (e *Error) Hint() string {
 	errno := syscall.Errno(e.Errno)
