@@ -82,12 +82,30 @@ func (s *secured) paths(opt, key, value string) error {
 		return err
 	}
 	if key == "mask" {
+		if slices.Contains(paths, "/") {
+			return fmt.Errorf("--security-opt %q: the root cannot be masked", opt)
+		}
 		s.masked = append(s.masked, paths...)
 		return nil
 	}
-	unmask := func(p string) bool { return slices.Contains(paths, p) }
+	known := slices.Concat(maskedPaths(), readOnlyPaths(), s.masked)
+	for _, p := range paths {
+		if !slices.ContainsFunc(known, func(k string) bool { return like(p, k) }) {
+			return hint.With(
+				fmt.Errorf("--security-opt %q: %s is neither masked nor read-only", opt, p),
+				"these are: "+strings.Join(known, " "),
+			)
+		}
+	}
+	unmask := func(k string) bool { return slices.ContainsFunc(paths, func(p string) bool { return like(p, k) }) }
 	s.masked, s.readOnly = slices.DeleteFunc(s.masked, unmask), slices.DeleteFunc(s.readOnly, unmask)
 	return nil
+}
+
+// like matches a path with a pattern of shells, as podman does.
+func like(pattern, p string) bool {
+	ok, err := path.Match(pattern, p)
+	return pattern == p || err == nil && ok
 }
 
 func absolutePaths(opt, list string) ([]string, error) {

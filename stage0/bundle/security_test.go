@@ -43,6 +43,15 @@ func TestSecurityOptions(t *testing.T) {
 	if o := r.Spec.Mounts[0].Options; !slices.Equal(o[len(o)-2:], []string{"hidepid=2", "subset=pid"}) {
 		t.Errorf("/proc: %q", o)
 	}
+	r, err = Spec(input(Options{SecurityOpt: []string{"mask=/a", "unmask=/proc/*:/a"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range slices.Concat(r.Spec.Linux.MaskedPaths, r.Spec.Linux.ReadonlyPaths) {
+		if !strings.HasPrefix(p, "/sys/") {
+			t.Errorf("unmask=/proc/*:/a: %s is kept", p)
+		}
+	}
 	for opt, want := range map[string]string{
 		"apparmor=x":       "AppArmor is off",
 		"label=type:x":     "SELinux is off",
@@ -54,6 +63,8 @@ func TestSecurityOptions(t *testing.T) {
 		"proc-opts=gid=x":  "is none of",
 		"systempaths=none": "is not supported",
 		"mask=rel":         "not an absolute path",
+		"mask=/a:/":        "the root cannot be masked",
+		"unmask=/proc/1":   "/proc/1 is neither masked nor read-only",
 	} {
 		refused(t, input(Options{SecurityOpt: []string{opt}}), want)
 	}
