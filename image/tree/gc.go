@@ -106,7 +106,7 @@ func (d *Dir) collect(sub string, wanted map[string]bool, freed *Freed) error {
 	}
 	for _, e := range entries {
 		// The blob is not validated here: a digest in a receipt was.
-		if wanted[sub+"/"+e.Name()] {
+		if name := e.Name(); wanted[sub+"/"+name] || sub == "plain" && wanted["plain/"+ofAnyIDs(name)] {
 			continue
 		}
 		info, err := e.Info()

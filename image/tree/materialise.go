@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -30,10 +31,7 @@ import (
 // says, so whoever mounts it does so nodev.
 func (d *Dir) Materialise(ctx context.Context, t Tree) (string, error) {
 	ids := uidmap.Own()
-	name := "plain/" + t.Key + "-v" + strconv.Itoa(Version)
-	if ids.Sole() {
-		name += "-sole" // all of it is its maker's
-	}
+	name := plainName(t.Key, ids)
 	path := filepath.Join(d.path, name, "root")
 	if d.exists(name) {
 		return path, nil
@@ -50,6 +48,24 @@ func (d *Dir) Materialise(ctx context.Context, t Tree) (string, error) {
 		return "", fmt.Errorf("materialise tree %.12s: %w", t.Key, err)
 	}
 	return path, nil
+}
+
+// plainName is where the directory of a tree is. Whose its files are on the disk
+// depends on the ids of the user namespace that made it, so each has its own.
+func plainName(key string, ids uidmap.IDs) string {
+	name := "plain/" + key + "-v" + strconv.Itoa(Version)
+	if k := ids.Key(); k != "" {
+		name += "-" + k
+	}
+	return name
+}
+
+// ofAnyIDs is the name of the host's directory of the same tree.
+func ofAnyIDs(name string) string {
+	if parts := strings.SplitN(name, "-", 3); len(parts) == 3 {
+		return parts[0] + "-" + parts[1]
+	}
+	return name
 }
 
 func (d *Dir) exists(name string) bool {

@@ -22,3 +22,18 @@ func TestParse(t *testing.T) {
 		}
 	}
 }
+
+// Files have the same owners for those of one key.
+func TestKey(t *testing.T) {
+	seen := map[string]string{"": "0 0 4294967295\n", "sole": "0 1000 1\n"}
+	for _, text := range []string{"0 0 4294967295\n", "0 1000 1\n", "0 1000 1\n1 100000 65536\n", "0 1000 1\n1 200000 65536\n", "0 1000 1\n1 100000 1000\n"} {
+		key := Parse(text).Key()
+		if other, ok := seen[key]; ok && other != text {
+			t.Errorf("%q and %q have the key %q", text, other, key)
+		}
+		seen[key] = text
+	}
+	if seen[""] != "0 0 4294967295\n" || len(seen) != 5 {
+		t.Errorf("keys: %q", seen)
+	}
+}
