@@ -48,16 +48,18 @@ func NewEnv(dir, runDir, configPath, libexec string) (Env, error) {
 	uid, ordinary := ordinary()
 	var err error
 	if e.Rootless = ordinary; ordinary {
-		if ownDir, ownRunDir, ownConfig, err = userDirs(uid); err != nil {
-			return Env{}, err
-		}
+		ownDir, ownRunDir, ownConfig = userDirs(uid)
+	}
+	dir, configPath = first(dir, os.Getenv("GANTRY_DIR"), ownDir), first(configPath, os.Getenv("GANTRY_CONFIG_PATH"), ownConfig)
+	if dir == "" || configPath == "" {
+		return Env{}, homeError(uid)
 	}
 	if ordinary && Inside() {
 		if e.user, err = launch.OwnUserns(); err != nil {
 			return Env{}, err
 		}
 	}
-	if e.Dir, err = absolute("--dir", first(dir, os.Getenv("GANTRY_DIR"), ownDir)); err != nil {
+	if e.Dir, err = absolute("--dir", dir); err != nil {
 		return Env{}, err
 	}
 	runDir = first(runDir, os.Getenv("GANTRY_RUN_DIR"))
@@ -69,7 +71,7 @@ func NewEnv(dir, runDir, configPath, libexec string) (Env, error) {
 	if e.RunDir, err = absolute("--run-dir", first(runDir, runDirOf(e.Dir, ownDir, ownRunDir))); err != nil {
 		return Env{}, err
 	}
-	for _, d := range strings.Split(first(configPath, os.Getenv("GANTRY_CONFIG_PATH"), ownConfig), ":") {
+	for _, d := range strings.Split(configPath, ":") {
 		if d == "" {
 			continue
 		}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantryrun/gantry/internal/conf"
 	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/pod"
@@ -145,25 +147,41 @@ func accountName(uid int) string {
 	return os.Getenv("USER")
 }
 
-// userDirs are the defaults of an ordinary user, by the XDG base directories.
-func userDirs(uid int) (dir, runDir, configPath string, err error) {
+// userDirs are the defaults of an ordinary user, by the XDG base directories;
+// empty where only HOME could tell, and does not.
+func userDirs(uid int) (dir, runDir, configPath string) {
 	home := os.Getenv("HOME")
-	if !filepath.IsAbs(home) {
-		return "", "", "", hint.With(errors.New("HOME is not set: there is no place for images and pods"), "set it, or give --dir, --run-dir and --config-path")
+	if !filepath.IsAbs(home) || errors.Is(unix.Access(home, unix.X_OK), fs.ErrPermission) {
+		home = ""
 	}
 	base := func(name, otherwise string) string {
-		if d := os.Getenv(name); filepath.IsAbs(d) {
-			return d
+		switch d := os.Getenv(name); {
+		case filepath.IsAbs(d):
+			return filepath.Join(d, "gantry")
+		case home == "":
+			return ""
 		}
-		return filepath.Join(home, otherwise)
+		return filepath.Join(home, otherwise, "gantry")
 	}
 	runtime := os.Getenv("XDG_RUNTIME_DIR")
 	if !filepath.IsAbs(runtime) {
 		runtime = fmt.Sprintf("/run/user/%d", uid)
 	}
-	return filepath.Join(base("XDG_DATA_HOME", ".local/share"), "gantry"), filepath.Join(runtime, "gantry"),
-		// /run/gantry is root's alone, with the layer in it.
-		"/usr/lib/gantry:/etc/gantry:" + filepath.Join(base("XDG_CONFIG_HOME", ".config"), "gantry"), nil
+	if config := base("XDG_CONFIG_HOME", ".config"); config != "" {
+		configPath = "/usr/lib/gantry:/etc/gantry:" + config // /run/gantry is root's alone, with the layer in it
+	}
+	return base("XDG_DATA_HOME", ".local/share"), filepath.Join(runtime, "gantry"), configPath
+}
+
+// homeError says why HOME does not tell where an ordinary user's files are.
+func homeError(uid int) error {
+	if home := os.Getenv("HOME"); filepath.IsAbs(home) {
+		return hint.With(
+			fmt.Errorf("HOME is %s, which user %d may not enter: there is no place for images and pods", home, uid),
+			"'su -' and 'sudo --login' set the user's own; or give --dir, --run-dir and --config-path",
+		)
+	}
+	return hint.With(errors.New("HOME is not set: there is no place for images and pods"), "set it, or give --dir, --run-dir and --config-path")
 }
 
 // checkRunDir tells what to do where an ordinary user has no runtime directory.
