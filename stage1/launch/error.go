@@ -55,6 +55,16 @@ func (filterKilled) Hint() string {
 	return "let execve and what the app begins with through, or have SCMP_ACT_KILL_PROCESS or SCMP_ACT_ERRNO instead of SCMP_ACT_KILL"
 }
 
+// foreignProc tells of a /proc that has other processes than ours.
+type foreignProc struct{}
+
+func (foreignProc) Error() string { return "/proc is not mounted, or is that of another pid namespace" }
+
+// Hint says how it comes to be ours.
+func (foreignProc) Hint() string {
+	return "mount that of gantry's own pid namespace, as 'unshare --pid --fork --mount-proc' does"
+}
+
 // Hint explains the answers of the kernel that say least.
 func (e *Error) Hint() string {
 	errno := syscall.Errno(e.Errno)

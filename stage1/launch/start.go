@@ -112,6 +112,11 @@ func Start(ctx context.Context, r Request) (_ *Started, err error) {
 // each takes less than it costs to hand it to another thread and back, this
 // one being locked.
 func prepare(ctx context.Context, all *hold, r *Request) (*birth, *cgroups.Group, error) {
+	// A child is found by its number there: somebody else's namespaces would be
+	// worked on.
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return nil, nil, foreignProc{}
+	}
 	layout, err := HostCgroups()
 	if err != nil {
 		return nil, nil, err
