@@ -43,6 +43,14 @@ func (e *SourceError) Error() string {
 
 func (e *SourceError) Unwrap() error { return e.Err }
 
+// Hint explains why the kernel refuses root what root may do elsewhere.
+func (e *SourceError) Hint() string {
+	if errors.Is(e.Err, unix.EPERM) {
+		return "mounts take CAP_SYS_ADMIN where gantry is, which a container or a unit may keep from root: 'gantry check' tells what can be had here"
+	}
+	return ""
+}
+
 // givenMount is the key of a mount that is given.
 func givenMount(target string) string { return stage1.SourceMount + " " + target }
 
