@@ -18,6 +18,7 @@ import (
 	"github.com/gantryrun/gantry/stage0/bundle"
 	"github.com/gantryrun/gantry/stage0/network"
 	"github.com/gantryrun/gantry/stage0/pod"
+	"github.com/gantryrun/gantry/stage1"
 	"github.com/gantryrun/gantry/stage1/launch"
 )
 
@@ -139,6 +140,7 @@ func networkName(c netspec.Choice) string {
 func (r *Record) networked(p *pod.Pod) {
 	n, err := network.ReadRecord(p.Path())
 	if errors.Is(err, fs.ErrNotExist) {
+		r.forwarded(p)
 		return
 	}
 	if err != nil {
@@ -146,4 +148,16 @@ func (r *Record) networked(p *pod.Pod) {
 		return
 	}
 	r.Networks, r.Ports = n.Attachments, n.Ports
+}
+
+// forwarded adds the ports that pasta carries to a pod: it keeps no record, the
+// ports are those that were asked for.
+func (r *Record) forwarded(p *pod.Pod) {
+	if r.State != string(pod.Running) || r.Network != netspec.DefaultName && r.Network != pastaName {
+		return
+	}
+	var l launchFile
+	if err := readJSON(p, filepath.Join(stage1.AppsDir, appName, launchName), maxConfig, launchVersion, &l); err == nil {
+		r.Ports = l.Ports
+	}
 }
