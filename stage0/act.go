@@ -242,10 +242,34 @@ func signalApp(p *pod.Pod, n int) error {
 		return err
 	}
 	defer proc.close()
-	if err := proc.signal(n); err != nil {
+	return signalProcess(p, proc, n)
+}
+
+// signalProcess signals a pod's app. Where an ordinary user is root of the user
+// namespace of another pod, the app's user is out of reach, but not of the app's
+// own supervisor.
+func signalProcess(p *pod.Pod, proc process, n int) error {
+	err := proc.signal(n)
+	if errors.Is(err, unix.EPERM) {
+		if err = askSignal(p, n); err != nil && proc.over() {
+			err = nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("signal pod %s: %w", pod.Short(p.UUID), err)
 	}
 	return nil
+}
+
+// askSignal has a pod's supervisor signal its app.
+func askSignal(p *pod.Pod, n int) error {
+	c, err := launch.Dial(p.File())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Ask(stage1.Request{Version: stage1.ControlVersion, Op: stage1.OpSignal, Signal: n})
+	return err
 }
 
 func kill(e Env, id, signal string) error {
@@ -263,10 +287,7 @@ func kill(e Env, id, signal string) error {
 		return err
 	}
 	defer proc.close()
-	if err := proc.signal(n); err != nil {
-		return fmt.Errorf("signal pod %s: %w", pod.Short(p.UUID), err)
-	}
-	return nil
+	return signalProcess(p, proc, n)
 }
 
 // running opens the process of an app that runs; one that does not is an
