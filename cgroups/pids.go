@@ -24,7 +24,9 @@ func (g *Group) loosen(r *specs.LinuxResources) error {
 	return limitPids(g.Dirs(), launchTasks)
 }
 
-// Settle sets limits that a launch had to be spared, once the app runs.
+// Settle sets limits that a launch had to be spared, once the app runs: a moment
+// after its execve, for which there is one task, so what it can do before is to
+// have launchTasks.
 func (g *Group) Settle() error {
 	if g.pids == 0 {
 		return nil
