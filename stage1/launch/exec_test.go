@@ -156,7 +156,7 @@ func TestExecGetsATerminal(t *testing.T) {
 	r := execRequest(t, p, st, &specs.Process{
 		Args: []string{"sh", "-c", "tty; stty size; echo x >/dev/tty"}, Env: []string{"PATH=/bin"}, Cwd: "/",
 	})
-	r.Terminal = true
+	r.Terminal, r.Stdin = true, true
 	cmd := helperCommand(t, helperRequest{Exec: r})
 	master, slave := openPty(t)
 	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 31, Col: 71}); err != nil {

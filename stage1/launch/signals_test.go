@@ -34,7 +34,7 @@ func TestPendingAmongThreadsBeingBorn(t *testing.T) {
 
 func pendAmongThreads(t *testing.T) {
 	runtime.LockOSThread() // it stays frozen, and ends with the process
-	const sig, most = syscall.Signal(40), 4000
+	const sig, most, threads = syscall.Signal(40), 4000, 3000 // a Go program has at most 10,000
 	s, err := watch()
 	if err != nil {
 		t.Fatal(err)
@@ -44,13 +44,15 @@ func pendAmongThreads(t *testing.T) {
 	for range 2 {
 		busy.Go(func() {
 			for n := 0; n < 100 || pended.Load() == 0; n++ {
-				done := make(chan struct{})
-				go func() {
-					runtime.LockOSThread() // a thread of its own, which stays
-					close(done)
-					select {}
-				}()
-				<-done
+				if n < threads {
+					done := make(chan struct{})
+					go func() {
+						runtime.LockOSThread() // a thread of its own, which stays
+						close(done)
+						select {}
+					}()
+					<-done
+				}
 				if sent.Load() < most && unix.Kill(os.Getpid(), sig) == nil {
 					sent.Add(1)
 				}
