@@ -33,7 +33,7 @@ func TestPendingAmongThreadsBeingBorn(t *testing.T) {
 }
 
 func pendAmongThreads(t *testing.T) {
-	runtime.LockOSThread() // it stays frozen, and ends with the process
+	runtime.LockOSThread()                                    // it stays frozen, and ends with the process
 	const sig, most, threads = syscall.Signal(40), 4000, 3000 // a Go program has at most 10,000
 	s, err := watch()
 	if err != nil {
