@@ -55,6 +55,7 @@ func newRootlessWith(t *testing.T, runtime string, env ...string) *machine {
 	}
 	m.write("bin/runtime", "#!/bin/sh\nexec "+path+" \"$@\"\n", 0o755)
 	m.write("bin/podman", rootlessWrapper, 0o755)
+	m.write("bin/remove-pod", removePod, 0o755)
 	m.must(built.Path(t, "tests/mkimage") + " -archive busybox.tar busybox oci:$DIR/layout:latest")
 	for _, dir := range []string{"home", "xdg", "data"} {
 		m.mkdir(dir)
