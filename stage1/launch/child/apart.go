@@ -3,7 +3,6 @@
 package child
 
 import (
-	"encoding/binary"
 	"syscall"
 	"unsafe"
 
@@ -12,10 +11,9 @@ import (
 	"github.com/gantryrun/gantry/stage1"
 )
 
-// apart is a process made beside this one that becomes the app. All it needs
-// is ready before it is born: between its birth and its execve it is one
-// thread with a copy of a Go runtime, and does nothing but system calls.
+// apart is a process made beside this one that becomes the app.
 type apart struct {
+	born
 	path       *byte
 	argv, envv []*byte
 	filter     *unix.SockFprog // nil: loaded already, or none
@@ -25,20 +23,13 @@ type apart struct {
 	scheduler  *unix.SchedAttr // nil: inherited
 	keep       []move          // preserved descriptors
 	terminal   bool
-	report     [2]int // pipe: what failed, or nothing when the execve succeeds
-	pidfd      int32
-	failure    failure
 	listener   listener
 	parent     unix.PollFd
 	now        unix.Timespec
-	open, shut uint64 // signal masks: the former one, and all
 }
 
 // move is a descriptor and the number it gets.
 type move struct{ from, to uintptr }
-
-// failure is what goes over the pipe.
-type failure struct{ stage, errno uint32 }
 
 // What an apart does, in its order.
 const (
@@ -67,7 +58,7 @@ func (w *walk) execApart(path string, e *stage1.Exec) *stage1.StepError {
 	if serr != nil {
 		return serr
 	}
-	if errno := a.clone(); errno != 0 {
+	if errno := a.bear(); errno != 0 {
 		return failed("make process", "", errno)
 	}
 	_ = unix.Close(a.report[1])
@@ -83,8 +74,8 @@ func (w *walk) execApart(path string, e *stage1.Exec) *stage1.StepError {
 
 func (w *walk) apart(path string, e *stage1.Exec) (*apart, *stage1.StepError) {
 	a := &apart{
-		terminal: e.Apart.Terminal, shut: ^uint64(0),
-		parent: unix.PollFd{Fd: stage1.InitSync}, listener: listener{sync: stage1.InitSync},
+		terminal: e.Apart.Terminal,
+		parent:   unix.PollFd{Fd: stage1.InitSync}, listener: listener{sync: stage1.InitSync},
 	}
 	var err error
 	if a.path, err = unix.BytePtrFromString(path); err == nil {
@@ -142,48 +133,30 @@ func (w *walk) keepIn(a *apart) error {
 	return err
 }
 
-// outcome reads how the process fared.
+// outcome is how the process fared.
 func (a *apart) outcome(path string) *stage1.StepError {
-	var b [unsafe.Sizeof(failure{})]byte
-	for {
-		n, err := unix.Read(a.report[0], b[:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return failed("hear from the process", "", err)
-		case n == 0:
-			return nil
-		}
-		stage, errno := binary.NativeEndian.Uint32(b[:4]), unix.Errno(binary.NativeEndian.Uint32(b[4:]))
-		if stage < executing {
-			return failed(stageName(stage), "", errno)
-		}
-		return execError(path, errno)
+	switch said, ok, err := a.hear(); {
+	case err != nil:
+		return failed("hear from the process", "", err)
+	case !ok:
+		return nil
+	case said.stage < executing:
+		return failed(stageName(said.stage), "", unix.Errno(said.errno))
+	default:
+		return execError(path, unix.Errno(said.errno))
 	}
 }
 
-const maskSize = 8 // of the kernel's sigset_t
-
-// clone makes the process. It shares nothing with this one: who may trace it,
-// inside the pod, gets hold of a copy that has no more than the app. As a
-// child of our parent it is waited for, and dies, as if it were this process.
-//
-// In the copy there is no other thread: no stack may grow and nothing may be
-// preempted there, hence nosplit, here and in what it calls.
+// bear makes the process. As a child of our parent it is waited for, and dies,
+// as if it were this one.
 //
 //go:nosplit
 //go:norace
-func (a *apart) clone() unix.Errno {
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		uintptr(unsafe.Pointer(&a.shut)), uintptr(unsafe.Pointer(&a.open)), maskSize, 0, 0)
-	const flags = unix.CLONE_PARENT | unix.CLONE_PIDFD | uintptr(unix.SIGCHLD)
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, uintptr(unsafe.Pointer(&a.pidfd)), 0, 0, 0)
+func (a *apart) bear() unix.Errno {
+	pid, errno := a.clone(unix.CLONE_PARENT)
 	if errno == 0 && pid == 0 {
 		a.live()
 	}
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
 	return errno
 }
 
@@ -197,12 +170,8 @@ func (a *apart) live() {
 		_, _, errno = unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(a.path)),
 			uintptr(unsafe.Pointer(&a.argv[0])), uintptr(unsafe.Pointer(&a.envv[0])))
 	}
-	a.failure.errno = uint32(errno)
-	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(a.report[1]),
-		uintptr(unsafe.Pointer(&a.failure)), unsafe.Sizeof(a.failure))
-	for {
-		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, notExecutable, 0, 0)
-	}
+	a.tell(uint32(errno))
+	a.end(notExecutable)
 }
 
 // settle does what only the process itself can.
@@ -239,7 +208,7 @@ func (a *apart) settle() unix.Errno {
 		}
 	}
 	a.open = 0 // see unblockSignals
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
+	a.unblock()
 	a.failure.stage = passFiles
 	for i := range a.keep {
 		if _, _, errno := unix.RawSyscall(unix.SYS_DUP3, a.keep[i].from, a.keep[i].to, 0); errno != 0 {

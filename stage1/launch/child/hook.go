@@ -3,7 +3,6 @@
 package child
 
 import (
-	"encoding/binary"
 	"math"
 	"strings"
 	"syscall"
@@ -32,7 +31,7 @@ func (w *walk) hooks(h *stage1.Hooks) *stage1.StepError {
 }
 
 func (w *walk) hook(h *stage1.Hooks, one *stage1.Hook) *stage1.StepError {
-	p := &hookProcess{shut: ^uint64(0), cwd: -1}
+	p := &hookProcess{cwd: -1}
 	if !h.Inside {
 		p.cwd = w.root // nothing else of the container has a name yet
 	}
@@ -47,7 +46,7 @@ func (w *walk) hook(h *stage1.Hooks, one *stage1.Hook) *stage1.StepError {
 		}
 		p.filter, p.flags = prog, uintptr(h.Seccomp.Flags)
 	}
-	if errno := p.clone(); errno != 0 {
+	if errno := p.bear(); errno != 0 {
 		return failed("make process", one.Path, errno)
 	}
 	_ = unix.Close(p.report[1])
@@ -55,19 +54,16 @@ func (w *walk) hook(h *stage1.Hooks, one *stage1.Hook) *stage1.StepError {
 	return p.outcome(one)
 }
 
-// hookProcess is a process made to become a hook. What is said of apart holds
-// for it.
+// hookProcess is a process made to become a hook.
 type hookProcess struct {
+	born
 	path          *byte
 	argv, envv    []*byte
 	filter        *unix.SockFprog // nil: loaded already, or none
 	flags         uintptr         // of the filter
 	input, output int             // memory files: the state, and what it prints
-	report        [2]int          // pipe: what failed, or nothing when the execve succeeds
 	cwd           int             // directory to enter, -1 for none
-	pid, pidfd    int32
-	failure       failure
-	open, shut    uint64 // signal masks: the former one, and all
+	pid           int
 }
 
 func (p *hookProcess) prepare(h *stage1.Hooks, one *stage1.Hook) (err error) {
@@ -119,18 +115,17 @@ func (p *hookProcess) close() {
 
 // outcome waits for the hook's end, as long as it has time.
 func (p *hookProcess) outcome(one *stage1.Hook) *stage1.StepError {
-	var b [unsafe.Sizeof(failure{})]byte
-	n, err := readAll(p.report[0], b[:])
+	said, unborn, err := p.hear()
 	expired := false
-	if err == nil && n == 0 && one.Timeout > 0 {
+	if err == nil && !unborn && one.Timeout > 0 {
 		if expired = !p.ends(one.Timeout); expired {
-			_ = unix.Kill(-int(p.pid), unix.SIGKILL) // its session
-			_ = unix.Kill(int(p.pid), unix.SIGKILL)
+			_ = unix.Kill(-p.pid, unix.SIGKILL) // its session
+			_ = unix.Kill(p.pid, unix.SIGKILL)
 		}
 	}
 	var status unix.WaitStatus
 	for {
-		_, werr := unix.Wait4(int(p.pid), &status, 0, nil)
+		_, werr := unix.Wait4(p.pid, &status, 0, nil)
 		if werr == unix.EINTR {
 			continue
 		}
@@ -143,12 +138,10 @@ func (p *hookProcess) outcome(one *stage1.Hook) *stage1.StepError {
 	switch {
 	case err != nil:
 		return failed("wait for", one.Path, err)
-	case n > 0:
-		stage, errno := binary.NativeEndian.Uint32(b[:4]), unix.Errno(binary.NativeEndian.Uint32(b[4:]))
-		if stage < executing {
-			return failed(stageName(stage)+" for", one.Path, errno)
-		}
-		return failed("execute", one.Path, errno)
+	case unborn && said.stage < executing:
+		return failed(stageName(said.stage)+" for", one.Path, unix.Errno(said.errno))
+	case unborn:
+		return failed("execute", one.Path, unix.Errno(said.errno))
 	case expired:
 		text = "killed: it took longer than its timeout of " + itoa(one.Timeout) + " s"
 	case status.Signaled():
@@ -162,14 +155,6 @@ func (p *hookProcess) outcome(one *stage1.Hook) *stage1.StepError {
 		text += ": " + said
 	}
 	return &stage1.StepError{Step: "run", Path: one.Path, Text: text}
-}
-
-func readAll(fd int, b []byte) (int, error) {
-	for {
-		if n, err := unix.Read(fd, b); err != unix.EINTR {
-			return n, err
-		}
-	}
 }
 
 // ends tells whether the process ends in time, by a clock that no signal
@@ -204,21 +189,16 @@ func (p *hookProcess) said() string {
 	return strings.TrimSpace(string(b[:n]))
 }
 
-// clone makes the process, a child of this one.
+// bear makes the process, a child of this one.
 //
 //go:nosplit
 //go:norace
-func (p *hookProcess) clone() unix.Errno {
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		uintptr(unsafe.Pointer(&p.shut)), uintptr(unsafe.Pointer(&p.open)), maskSize, 0, 0)
-	const flags = unix.CLONE_PIDFD | uintptr(unix.SIGCHLD)
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, uintptr(unsafe.Pointer(&p.pidfd)), 0, 0, 0)
+func (p *hookProcess) bear() unix.Errno {
+	pid, errno := p.clone(0)
 	if errno == 0 && pid == 0 {
 		p.live()
 	}
-	p.pid = int32(pid)
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		uintptr(unsafe.Pointer(&p.open)), 0, maskSize, 0, 0)
+	p.pid = int(pid)
 	return errno
 }
 
@@ -232,12 +212,8 @@ func (p *hookProcess) live() {
 		_, _, errno = unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(p.path)),
 			uintptr(unsafe.Pointer(&p.argv[0])), uintptr(unsafe.Pointer(&p.envv[0])))
 	}
-	p.failure.errno = uint32(errno)
-	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(p.report[1]),
-		uintptr(unsafe.Pointer(&p.failure)), unsafe.Sizeof(p.failure))
-	for {
-		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, notExecutable, 0, 0)
-	}
+	p.tell(uint32(errno))
+	p.end(notExecutable)
 }
 
 // settle leaves nothing open but memory files and the pipe: the execve looks
@@ -260,7 +236,7 @@ func (p *hookProcess) settle() unix.Errno {
 		return errno
 	}
 	p.open = 0 // see unblockSignals
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&p.open)), 0, maskSize, 0, 0)
+	p.unblock()
 	p.failure.stage = loadFilter
 	if p.filter != nil {
 		_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, p.flags, uintptr(unsafe.Pointer(p.filter)))

@@ -3,7 +3,6 @@
 package child
 
 import (
-	"encoding/binary"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -17,8 +16,9 @@ import (
 const RebornArg = "reborn"
 
 // reborn is a process of one thread: the kernel lets no other change its user
-// or time namespace. As with an apart, all it needs is ready before it is born.
+// or time namespace.
 type reborn struct {
+	born       // its pipe tells the pid of its child as well
 	joins      []rebornJoin
 	root       bool
 	kinds      uintptr // of the namespaces its own child is born in
@@ -26,13 +26,9 @@ type reborn struct {
 	donated    uintptr // descriptors from the plan's to before this one live on
 	empty      *byte
 	argv, envv []*byte
-	report     [2]int // pipe: the pid of its child, what failed, or nothing at the execve
 	maps       bool   // its child is in a new user namespace, and waits for its maps
 	mapped     [2]int // pipe: they are written
 	gate       [1]byte
-	pidfd      int32
-	failure    failure
-	open, shut uint64 // signal masks: the former one, and all
 }
 
 type rebornJoin struct{ fd, kinds uintptr }
@@ -54,7 +50,7 @@ func (w *walk) reborn(s *stage1.Reborn) *stage1.StepError {
 	if err != nil {
 		return failed("make process", "", err)
 	}
-	if errno := a.clone(); errno != 0 {
+	if errno := a.bear(); errno != 0 {
 		return failed("make process", "", errno)
 	}
 	_ = unix.Close(a.report[1])
@@ -73,7 +69,7 @@ func (w *walk) reborn(s *stage1.Reborn) *stage1.StepError {
 
 func (w *walk) prepareReborn(s *stage1.Reborn) (*reborn, error) {
 	a := &reborn{
-		root: s.Root && len(s.UIDs) == 0, maps: len(s.UIDs) > 0, kinds: uintptr(s.Clone), nested: s.Clone != 0, shut: ^uint64(0),
+		root: s.Root && len(s.UIDs) == 0, maps: len(s.UIDs) > 0, kinds: uintptr(s.Clone), nested: s.Clone != 0,
 		donated: uintptr(stage1.InitSources + len(w.plan.Sources)),
 	}
 	for _, j := range s.Join {
@@ -97,23 +93,20 @@ func (w *walk) prepareReborn(s *stage1.Reborn) (*reborn, error) {
 
 // followReborn reads how it fares until its execve closes the pipe.
 func (w *walk) followReborn(a *reborn, s *stage1.Reborn) *stage1.StepError {
-	var b [unsafe.Sizeof(failure{})]byte
 	for {
-		n, err := unix.Read(a.report[0], b[:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
+		said, ok, err := a.hear()
+		if err != nil {
 			return failed("hear from the process", "", err)
-		case n == 0:
+		}
+		if !ok {
 			return nil
 		}
-		stage, value := binary.NativeEndian.Uint32(b[:4]), binary.NativeEndian.Uint32(b[4:])
-		if stage != nestedPid {
-			return w.rebornError(s, stage, unix.Errno(value))
+		if said.stage != nestedPid {
+			return w.rebornError(s, said.stage, unix.Errno(said.errno))
 		}
 		// Nobody collects it before our parent knows it: the number is its own.
-		fd, err := unix.PidfdOpen(int(value), 0)
+		pid := int(said.errno)
+		fd, err := unix.PidfdOpen(pid, 0)
 		if err == nil {
 			err = deliver(stage1.Message{Child: true}, unix.UnixRights(fd))
 			_ = unix.Close(fd)
@@ -122,7 +115,7 @@ func (w *walk) followReborn(a *reborn, s *stage1.Reborn) *stage1.StepError {
 			return failed("tell of the process", "", err)
 		}
 		if a.maps {
-			if serr := w.mapUsers(a, s, int(value)); serr != nil {
+			if serr := w.mapUsers(a, s, pid); serr != nil {
 				return serr
 			}
 		}
@@ -168,21 +161,15 @@ func (w *walk) rebornError(s *stage1.Reborn, stage uint32, errno unix.Errno) *st
 	return failed("join "+source.Namespace+" namespace", source.Path, errno)
 }
 
-// clone makes the process. For it holds what is said of apart.clone: one
-// thread with a copy of a Go runtime, so no stack may grow.
+// bear makes the process, a child of our parent.
 //
 //go:nosplit
 //go:norace
-func (a *reborn) clone() unix.Errno {
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		uintptr(unsafe.Pointer(&a.shut)), uintptr(unsafe.Pointer(&a.open)), maskSize, 0, 0)
-	const flags = unix.CLONE_PARENT | unix.CLONE_PIDFD | uintptr(unix.SIGCHLD)
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, uintptr(unsafe.Pointer(&a.pidfd)), 0, 0, 0)
+func (a *reborn) bear() unix.Errno {
+	pid, errno := a.clone(unix.CLONE_PARENT)
 	if errno == 0 && pid == 0 {
 		a.live()
 	}
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
 	return errno
 }
 
@@ -202,17 +189,7 @@ func (a *reborn) live() {
 		errno = a.become()
 	}
 	a.tell(uint32(errno))
-	for {
-		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
-	}
-}
-
-//go:nosplit
-//go:norace
-func (a *reborn) tell(value uint32) {
-	a.failure.errno = value
-	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(a.report[1]),
-		uintptr(unsafe.Pointer(&a.failure)), unsafe.Sizeof(a.failure))
+	a.end(1)
 }
 
 // enter joins, and becomes root of the user namespace: the execve to come
@@ -258,9 +235,8 @@ func (a *reborn) nest() unix.Errno {
 	}
 	a.failure.stage = nestedPid
 	a.tell(uint32(pid))
-	for {
-		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
-	}
+	a.end(0)
+	return 0
 }
 
 // await waits until the ids of its new user namespace are mapped. Who maps them
@@ -297,7 +273,7 @@ func (a *reborn) become() unix.Errno {
 			return errno
 		}
 	}
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&a.open)), 0, maskSize, 0, 0)
+	a.unblock()
 	a.failure.stage = executeInit
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, stage1.InitSelf, uintptr(unsafe.Pointer(a.empty)),
 		uintptr(unsafe.Pointer(&a.argv[0])), uintptr(unsafe.Pointer(&a.envv[0])), unix.AT_EMPTY_PATH, 0)
