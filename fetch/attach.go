@@ -12,6 +12,7 @@ import (
 
 	"github.com/gantryrun/gantry/fetch/wire"
 	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/internal/bounded"
 	"github.com/gantryrun/gantry/signature"
 )
 
@@ -109,7 +110,7 @@ func (s *registry) existing(ctx context.Context, tag string) ([]byte, error) {
 		return nil, err
 	}
 	defer st.Close()
-	b, err := readAll(st, image.MaxManifest)
+	b, err := bounded.All(st, image.MaxManifest)
 	var e *wire.Error
 	if errors.As(err, &e) && e.Code == wire.NotFound {
 		return nil, nil

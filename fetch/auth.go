@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/gantryrun/gantry/fetch/wire"
+	"github.com/gantryrun/gantry/internal/bounded"
 )
 
 // credentials is the one credential for a registry and where it was looked
@@ -81,7 +81,7 @@ func authPaths(named string) []string {
 func findCredentials(ctx context.Context, named, host, repository string) (credentials, error) {
 	var out credentials
 	for _, path := range authPaths(named) {
-		b, err := readAuthFile(path)
+		b, err := bounded.File(path, maxAuthFile)
 		if errors.Is(err, fs.ErrNotExist) && named == "" {
 			continue
 		}
@@ -107,19 +107,6 @@ func findCredentials(ctx context.Context, named, host, repository string) (crede
 		}
 	}
 	return out, nil
-}
-
-func readAuthFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxAuthFile+1))
-	if err == nil && len(b) > maxAuthFile {
-		err = fmt.Errorf("%s: more than %d bytes", path, maxAuthFile)
-	}
-	return b, err
 }
 
 // find returns the entry for the host. Docker Hub has several spellings. A

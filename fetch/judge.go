@@ -17,6 +17,7 @@ import (
 
 	"github.com/gantryrun/gantry/fetch/wire"
 	"github.com/gantryrun/gantry/image/store"
+	"github.com/gantryrun/gantry/internal/bounded"
 	"github.com/gantryrun/gantry/signature"
 )
 
@@ -140,7 +141,7 @@ func (f *fetcher) ask(ctx context.Context, s signature.Subject, sigs []signature
 	}
 	got := make(chan answer, 1)
 	go func() {
-		b, err := readAll(ar, maxVerdict)
+		b, err := bounded.All(ar, maxVerdict)
 		ar.Close()
 		got <- answer{b, err}
 	}()

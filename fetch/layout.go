@@ -18,6 +18,7 @@ import (
 
 	"github.com/gantryrun/gantry/fetch/wire"
 	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/internal/bounded"
 	"github.com/gantryrun/gantry/signature"
 )
 
@@ -234,7 +235,7 @@ func (l *layout) Manifest(ctx context.Context, d ispec.Descriptor) ([]byte, stri
 		return nil, "", err
 	}
 	defer r.Close()
-	b, err := readAll(r, image.MaxManifest)
+	b, err := bounded.All(r, image.MaxManifest)
 	return b, d.MediaType, err
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantryrun/gantry/image"
 	"github.com/gantryrun/gantry/image/store"
+	"github.com/gantryrun/gantry/internal/bounded"
 )
 
 // document is a manifest or index whose bytes are what its descriptor says.
@@ -162,7 +163,7 @@ func (f *fetcher) config(ctx context.Context, img *store.Image) error {
 			return err
 		}
 		defer r.Close()
-		if b, err = readAll(r, d.Size); err != nil {
+		if b, err = bounded.All(r, d.Size); err != nil {
 			var p *Problem
 			if errors.As(err, &p) {
 				return err

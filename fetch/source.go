@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantryrun/gantry/fetch/wire"
 	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/internal/bounded"
 	"github.com/gantryrun/gantry/internal/version"
 	"github.com/gantryrun/gantry/signature"
 )
@@ -119,7 +120,7 @@ func (s *registry) Manifest(ctx context.Context, d ispec.Descriptor) ([]byte, st
 	defer st.Close()
 	var c wire.Content
 	st.answer = &c
-	b, err := readAll(st, image.MaxManifest)
+	b, err := bounded.All(st, image.MaxManifest)
 	if err != nil {
 		return nil, "", s.explain(err)
 	}
@@ -193,13 +194,4 @@ func cleanNotes(notes []string) []string {
 		notes[i] = wire.Line(n, wire.MaxNote)
 	}
 	return notes
-}
-
-// readAll reads a bounded document.
-func readAll(r io.Reader, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
-	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("more than %d bytes", most)
-	}
-	return b, err
 }

@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryrun/gantry/internal/bounded"
 	"github.com/gantryrun/gantry/internal/rootfs"
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
@@ -65,12 +66,7 @@ func hostFacts(o bundle.Options, note func(string)) (bundle.Host, error) {
 
 // readHostFile reads a file the user named, of bounded size.
 func readHostFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readLimited(f, maxHostFile)
+	return bounded.File(name, maxHostFile)
 }
 
 func readOptional(name string) []byte {

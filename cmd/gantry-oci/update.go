@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"slices"
@@ -15,6 +14,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/pflag"
+
+	"github.com/gantryrun/gantry/internal/bounded"
 )
 
 // maxResources bounds what is read of a -r document.
@@ -75,10 +76,7 @@ func readResources(file string, r *specs.LinuxResources) error {
 		}
 		defer in.Close()
 	}
-	b, err := io.ReadAll(io.LimitReader(in, maxResources+1))
-	if err == nil && len(b) > maxResources {
-		err = fmt.Errorf("it is larger than %d bytes", maxResources)
-	}
+	b, err := bounded.All(in, maxResources)
 	if err == nil {
 		err = json.Unmarshal(b, r)
 	}

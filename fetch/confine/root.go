@@ -5,12 +5,13 @@ package confine
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sort"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/bounded"
 )
 
 // maxRootFile bounds one file copied into a worker's root. A hosts file or a
@@ -25,7 +26,7 @@ const bundlePath = "/etc/ssl/certs/ca-certificates.crt"
 func gather(p Profile) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, path := range p.Files {
-		b, err := readBounded(path)
+		b, err := bounded.Regular(path, maxRootFile)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -63,7 +64,7 @@ func authorities() ([]byte, error) {
 		candidates = []string{file}
 	}
 	for _, path := range candidates {
-		b, err := readBounded(path)
+		b, err := bounded.Regular(path, maxRootFile)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -94,7 +95,7 @@ func certificatesIn(dir string) ([]byte, error) {
 	sort.Slice(names, func(i, j int) bool { return names[i].Name() < names[j].Name() })
 	var out []byte
 	for _, n := range names {
-		b, err := readBounded(filepath.Join(dir, n.Name()))
+		b, err := bounded.Regular(filepath.Join(dir, n.Name()), maxRootFile)
 		if err != nil {
 			continue // directories, dangling links of c_rehash
 		}
@@ -104,27 +105,6 @@ func certificatesIn(dir string) ([]byte, error) {
 		}
 	}
 	return out, nil
-}
-
-// readBounded reads a regular file of the host's configuration. O_NONBLOCK
-// keeps a FIFO put in its place from holding us.
-func readBounded(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: not a regular file", path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxRootFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(b) > maxRootFile {
-		return nil, fmt.Errorf("read %s: more than %d bytes", path, maxRootFile)
-	}
-	return b, nil
 }
 
 // enterRoot makes a tmpfs holding only files our root. The mount is attached

@@ -5,15 +5,13 @@ package cdi
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/gantryrun/gantry/internal/bounded"
 	"github.com/gantryrun/gantry/internal/hint"
 	"github.com/gantryrun/gantry/stage0/bundle"
 )
@@ -92,20 +90,9 @@ func load(dirs []string) ([]file, error) {
 }
 
 func read(name string, isJSON bool) (*Spec, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO has nobody who writes
+	b, err := bounded.Regular(name, maxFile)
 	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("it is larger than %d bytes", maxFile)
-	}
-	if err != nil {
-		return nil, err
+		return nil, bounded.Cause(err)
 	}
 	return Parse(b, isJSON)
 }

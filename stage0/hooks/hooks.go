@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,7 +17,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
+
+	"github.com/gantryrun/gantry/internal/bounded"
 )
 
 // maxFile bounds one file.
@@ -164,20 +164,9 @@ func Load(dirs []string) ([]*File, error) {
 }
 
 func read(name string) (*File, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO has nobody who writes
+	b, err := bounded.Regular(name, maxFile)
 	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("it is larger than %d bytes", maxFile)
-	}
-	if err != nil {
-		return nil, err
+		return nil, bounded.Cause(err)
 	}
 	file, err := Parse(b)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/gantryrun/gantry/image"
+	"github.com/gantryrun/gantry/internal/bounded"
 	"github.com/gantryrun/gantry/signature"
 	"github.com/gantryrun/gantry/signature/sign"
 )
@@ -285,14 +286,8 @@ func (a *app) password(file string, twice bool) ([]byte, error) {
 
 // readSmall reads a file the user named: keys and passwords are small.
 func readSmall(file string) ([]byte, error) {
-	const most = 1 << 20
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && len(b) > most {
+	b, err := bounded.File(file, 1<<20)
+	if errors.Is(err, bounded.ErrTooLarge) {
 		err = fmt.Errorf("%s is too large to be a key or a password", file)
 	}
 	return b, err
