@@ -35,10 +35,7 @@ type client struct {
 
 // converse starts the conversation. Messages for requests nobody made end it.
 func converse(p *process, start any, name string, tell Progress) (*client, error) {
-	if err := p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}); err != nil {
-		return nil, p.failure(err)
-	}
-	if err := p.ready(); err != nil {
+	if err := p.begin(start); err != nil {
 		return nil, err
 	}
 	if tell == nil {

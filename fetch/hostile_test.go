@@ -449,3 +449,16 @@ func TestHostileLayoutWorkers(t *testing.T) {
 		})
 	}
 }
+
+// TestWorkerThatEndedBeforeItsOrder: what it said is read all the same.
+func TestWorkerThatEndedBeforeItsOrder(t *testing.T) {
+	p, err := launch(t.Context(), libexec(t, "deep-json"), wire.Net)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	<-p.ended
+	if err := p.begin(wire.NetStart{}); !errors.Is(err, wire.ErrProtocol) {
+		t.Errorf("got %v, want that it broke the protocol", err)
+	}
+}

@@ -56,12 +56,7 @@ func (l *layout) start(ctx context.Context, r Request, f *os.File) error {
 		Archive: l.file != nil, Docker: l.ref.Transport == image.DockerArchive, Any: l.ref.Transport == image.AnyArchive,
 		Tag: l.ref.Tag, Digest: string(l.ref.Digest), Path: l.said(),
 	}
-	if err = l.p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}, f); err != nil {
-		err = l.p.failure(err)
-	} else {
-		err = l.p.ready()
-	}
-	if err != nil {
+	if err = l.p.begin(start, f); err != nil {
 		l.Close()
 	}
 	return err

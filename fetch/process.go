@@ -128,6 +128,19 @@ func (p *process) stop() {
 	p.conn.Close()
 }
 
+// begin gives a worker what it is to do, nothing where it knows, and waits until
+// it is confined. One that has ended may have said why before: that is read
+// first, and tells more than that it is gone.
+func (p *process) begin(start any, files ...*os.File) error {
+	if start != nil {
+		err := p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}, files...)
+		if err != nil && !hungUp(err) {
+			return p.failure(err)
+		}
+	}
+	return p.ready()
+}
+
 // ready waits until the worker says that it is confined, as the kernel
 // confirmed to it.
 func (p *process) ready() error {
@@ -152,12 +165,7 @@ func (p *process) ready() error {
 
 // order gives a worker its one order and waits for its one answer.
 func (p *process) order(start any, within time.Duration, done any) error {
-	if start != nil {
-		if err := p.conn.Send(wire.Message{Op: wire.OpStart, Body: wire.Body(start)}); err != nil {
-			return p.failure(err)
-		}
-	}
-	if err := p.ready(); err != nil {
+	if err := p.begin(start); err != nil {
 		return err
 	}
 	if within > 0 {
@@ -182,7 +190,7 @@ func (p *process) order(start any, within time.Duration, done any) error {
 // failure explains why a conversation ended: what the worker died of, if it
 // did, and the first of what it said.
 func (p *process) failure(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+	if hungUp(err) {
 		select {
 		case <-p.ended:
 			err = p.died()
@@ -197,6 +205,11 @@ func (p *process) failure(err error) error {
 		return fmt.Errorf("%s: %w (it said: %s)", text, err, said)
 	}
 	return fmt.Errorf("%s: %w", text, err)
+}
+
+// hungUp tells whether an error of the conversation is that the other end left.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func (p *process) died() error {
