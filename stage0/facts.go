@@ -163,6 +163,17 @@ func nodeOf(fi fs.FileInfo) (bundle.Node, bool) {
 	return n, true
 }
 
+// throttles are those of all processors. A machine has the first one's or none,
+// so that one look is all it costs where there is none, as on virtual ones.
+func throttles(first string) []string {
+	if _, err := os.Stat(first); err != nil {
+		return nil
+	}
+	cpu, name := filepath.Split(first)
+	all, _ := filepath.Glob(filepath.Join(filepath.Dir(filepath.Clean(cpu)), "cpu[0-9]*", name))
+	return all
+}
+
 // maxPreserved is more than anybody passes, and few enough to count.
 const maxPreserved = 1000
 

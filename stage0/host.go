@@ -54,6 +54,7 @@ func hostFacts(o bundle.Options, note func(string)) (bundle.Host, error) {
 		return h, err
 	}
 	h.Networks = mayNetwork()
+	h.Throttles = throttles(bundle.FirstThrottle)
 	if slices.Contains(o.Net, "host") {
 		h.Hostname, _ = os.Hostname()
 		h.Hosts = readOptional("/etc/hosts")

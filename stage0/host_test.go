@@ -5,6 +5,7 @@ package stage0
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,4 +84,21 @@ func FuzzParseStat(f *testing.F) {
 	f.Add("42 (sh) S 7 42 42 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 12345 1 99 18446744073709551615\n")
 	f.Add("1 ()) S")
 	f.Fuzz(func(t *testing.T, s string) { _, _ = parseStat(s) })
+}
+
+func TestThrottles(t *testing.T) {
+	dir := t.TempDir()
+	first := filepath.Join(dir, "cpu0", "thermal_throttle")
+	if all := throttles(first); all != nil {
+		t.Errorf("where there are none: %q", all)
+	}
+	want := []string{first, filepath.Join(dir, "cpu1", "thermal_throttle"), filepath.Join(dir, "cpu10", "thermal_throttle")}
+	for _, name := range append(want, filepath.Join(dir, "cpufreq", "thermal_throttle"), filepath.Join(dir, "cpu2")) {
+		if err := os.MkdirAll(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := throttles(first); !slices.Equal(all, want) {
+		t.Errorf("got %q, want %q", all, want)
+	}
 }

@@ -66,14 +66,19 @@ func ipcSysctls() []string {
 	}
 }
 
+// FirstThrottle is the one of the first processor, and is missing where no
+// processor has any.
+const FirstThrottle = "/sys/devices/system/cpu/cpu0/thermal_throttle"
+
 // maskedPaths are those of podman and Docker together: they tell of the host
-// or reach its hardware.
-func maskedPaths() []string {
-	return []string{
+// or reach its hardware. What is done elsewhere can be told from a processor's
+// heat (GHSA-6fw5-f8r9-fgfm).
+func maskedPaths(throttles []string) []string {
+	return append([]string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
 		"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
 		"/sys/dev/block", "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux",
-	}
+	}, throttles...)
 }
 
 func readOnlyPaths() []string {

@@ -31,7 +31,7 @@ type secured struct {
 
 // security settles filter, labels, no_new_privs, masked and read-only paths.
 func (b *builder) security() error {
-	s := &secured{masked: maskedPaths(), readOnly: readOnlyPaths(), label: map[string]string{}}
+	s := &secured{masked: maskedPaths(b.Host.Throttles), readOnly: readOnlyPaths(), label: map[string]string{}}
 	b.r.Seccomp = "default"
 	if p := b.Options.SeccompProfile; p != "" {
 		b.r.Seccomp = p
@@ -88,7 +88,8 @@ func (s *secured) paths(opt, key, value string) error {
 		s.masked = append(s.masked, paths...)
 		return nil
 	}
-	known := slices.Concat(maskedPaths(), readOnlyPaths(), s.masked)
+	// What is masked on some hosts only may be unmasked on all.
+	known := slices.Concat(maskedPaths([]string{FirstThrottle}), readOnlyPaths(), s.masked)
 	for _, p := range paths {
 		if !slices.ContainsFunc(known, func(k string) bool { return like(p, k) }) {
 			return hint.With(

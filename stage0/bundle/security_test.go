@@ -75,3 +75,41 @@ func TestSecurityOptions(t *testing.T) {
 	in.Host.SELinux = true
 	refused(t, in, "contradict")
 }
+
+// TestGHSA_6fw5_f8r9_fgfm_ThrottlesAreMasked: how hot a processor is tells what
+// others compute on it.
+func TestGHSA_6fw5_f8r9_fgfm_ThrottlesAreMasked(t *testing.T) {
+	throttles := []string{FirstThrottle, "/sys/devices/system/cpu/cpu1/thermal_throttle"}
+	masked := func(opts Options) (n int) {
+		t.Helper()
+		in := input(opts)
+		in.Host.Throttles = throttles
+		r, err := Spec(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range throttles {
+			if slices.Contains(r.Spec.Linux.MaskedPaths, p) {
+				n++
+			}
+		}
+		return n
+	}
+	const all = "unmask=/sys/devices/system/cpu/*/thermal_throttle"
+	for what, c := range map[string]struct {
+		opts Options
+		want int
+	}{
+		"by default":   {Options{}, 2},
+		"all paths":    {Options{SecurityOpt: []string{"systempaths=unconfined"}}, 0},
+		"all unmasked": {Options{SecurityOpt: []string{all}}, 0},
+		"one unmasked": {Options{SecurityOpt: []string{"unmask=" + throttles[1]}}, 1},
+	} {
+		if n := masked(c.opts); n != c.want {
+			t.Errorf("%s: %d of 2 are masked, want %d", what, n, c.want)
+		}
+	}
+	if _, err := Spec(input(Options{SecurityOpt: []string{all}})); err != nil {
+		t.Errorf("unmasked where no processor has any: %v", err)
+	}
+}

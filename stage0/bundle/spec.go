@@ -40,13 +40,14 @@ type Host struct {
 	Hostname     string     // used with --net=host
 	Capabilities []string   // those we can give, CAP_…; nil means all
 	Limits       []specs.POSIXRlimit
-	CanRaise     bool   // whether hard limits can be raised (CAP_SYS_RESOURCE)
-	SELinux      bool   // whether SELinux is enabled
-	Labels       Labels // what --security-opt apparmor= and label= depend on
-	Own          *Users // of our own user namespace, if we work for an ordinary user
-	Hosts        []byte // /etc/hosts, used with --net=host
-	ResolvConf   []byte // /etc/resolv.conf, used with --net=host and on networks
-	Networks     bool   // whether a pod can be on the default network without asking
+	CanRaise     bool     // whether hard limits can be raised (CAP_SYS_RESOURCE)
+	SELinux      bool     // whether SELinux is enabled
+	Labels       Labels   // what --security-opt apparmor= and label= depend on
+	Own          *Users   // of our own user namespace, if we work for an ordinary user
+	Hosts        []byte   // /etc/hosts, used with --net=host
+	ResolvConf   []byte   // /etc/resolv.conf, used with --net=host and on networks
+	Networks     bool     // whether a pod can be on the default network without asking
+	Throttles    []string // directories that tell when a processor was too hot
 
 	Groups     []uint32          // the caller's supplementary groups, for --group-add keep-groups
 	Zone       []byte            // the file of --tz
