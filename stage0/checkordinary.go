@@ -53,6 +53,7 @@ func checkOrdinary(c CheckItem) CheckItem {
 	c.State, c.Have = partly, fmt.Sprintf("uid %d, root of a user namespace with %d ids", os.Geteuid(), n)
 	c.Means, c.Mend = "what takes the host's root is refused", ""
 	if n == 1 {
+		c.Have = fmt.Sprintf("uid %d, root of a user namespace with one id", os.Geteuid())
 		c.Means, c.Mend = "images have no user but root", "a range in /etc/subuid and /etc/subgid, and the package uidmap"
 	}
 	return c

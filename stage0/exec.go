@@ -110,6 +110,9 @@ func (e Env) enter(ctx context.Context, id string, o ExecOptions, report *readin
 // execProcess is what runs inside: the app's process but for what was asked.
 // Privileges are no part of it: they are the app's, by stage1's word.
 func execProcess(spec *specs.Spec, pid int, o ExecOptions) (*specs.Process, error) {
+	if len(o.Command) > 0 && o.Command[0] == "" {
+		return nil, bundle.EmptyCommand()
+	}
 	what := *spec.Process
 	what.Args, what.Terminal = o.Command, o.TTY
 	base := what.Env

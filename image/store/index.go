@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -166,14 +167,21 @@ func (s *Store) Entries() ([]Entry, error) {
 
 func (s *Store) readIndex() (ispec.Index, error) {
 	b, err := s.readFile(indexFile, image.MaxLayout)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ispec.Index{}, fmt.Errorf("read index: %w", err)
 	}
-	x, err := image.ParseLayout(b)
-	if err != nil {
-		return ispec.Index{}, fmt.Errorf("read %s: %w", indexFile, err)
+	var x ispec.Index
+	if err == nil {
+		x, err = image.ParseLayout(b)
 	}
-	return x, nil
+	switch {
+	case err == nil:
+		return x, nil
+	case s.foreign:
+		return ispec.Index{}, fmt.Errorf("read %s: %w", indexFile, err)
+	default:
+		return ispec.Index{}, fmt.Errorf("read %s: %w: %w", indexFile, ErrIndex, err)
+	}
 }
 
 // changeIndex replaces index.json by what change makes of it, if it says so.

@@ -54,6 +54,8 @@ var (
 	ErrExists = errors.New("already in the store")
 	// ErrCorrupt means that a blob is not what its digest says.
 	ErrCorrupt = errors.New("content does not match its digest")
+	// ErrIndex means that index.json, which has the names of images, is not one.
+	ErrIndex = errors.New("the index of the store is damaged")
 	// ErrVersion means that a newer gantry made the store.
 	ErrVersion = errors.New("made by a newer gantry")
 )

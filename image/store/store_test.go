@@ -377,6 +377,38 @@ func TestCVE_2024_3727_storePathsComeFromCheckedDigests(t *testing.T) {
 	}
 }
 
+// TestDamagedIndex: nothing is made of it, and an empty one in its place has what
+// the blobs are named by.
+func TestDamagedIndex(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d, _ := putImage(t, s, "x", "amd64")
+	if err := s.Add("v1", d); err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(dir, "index.json")
+	for what, damage := range map[string]func() error{
+		"cut":  func() error { return os.Truncate(index, 20) },
+		"gone": func() error { return os.Remove(index) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Entries(); !errors.Is(err, ErrIndex) {
+			t.Errorf("%s: list: %v", what, err)
+		}
+		if err := s.Add("v2", d); !errors.Is(err, ErrIndex) {
+			t.Errorf("%s: add: %v", what, err)
+		}
+		if err := os.WriteFile(index, []byte(`{"schemaVersion":2,"manifests":[]}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Add("v2", d); err != nil {
+			t.Errorf("%s, then empty: add: %v", what, err)
+		}
+	}
+}
+
 func TestLayout_foreign(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := OpenLayout(dir); err == nil {

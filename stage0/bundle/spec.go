@@ -3,6 +3,7 @@
 package bundle
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -199,8 +200,11 @@ func command(img ispec.ImageConfig, o Options) ([]string, error) {
 		cmd = o.Args
 	}
 	args := append(append([]string{}, entry...), cmd...)
-	if len(args) == 0 || args[0] == "" {
+	switch {
+	case len(args) == 0:
 		return nil, hint.With(fmt.Errorf("no command: the image names none"), "write one after the image: gantry run IMAGE -- COMMAND")
+	case args[0] == "":
+		return nil, EmptyCommand()
 	}
 	for _, a := range args {
 		if strings.ContainsRune(a, 0) {
@@ -208,6 +212,12 @@ func command(img ispec.ImageConfig, o Options) ([]string, error) {
 		}
 	}
 	return args, nil
+}
+
+// EmptyCommand is the error of a command whose name is empty, as a shell makes of
+// "$VARIABLE" that is not set.
+func EmptyCommand() error {
+	return hint.With(errors.New("the command to run is empty"), `write its name or path; if it was a variable of the shell's, it is not set`)
 }
 
 func (b *builder) hostname() (string, error) {

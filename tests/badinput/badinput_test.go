@@ -121,7 +121,12 @@ func (r row) meet(t *testing.T) outcome {
 	if len(left) > 0 {
 		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 	}
-	shown := args
+	shown := slices.Clone(args)
+	for i, arg := range shown {
+		if arg == "" {
+			shown[i] = "''" // as one writes it
+		}
+	}
 	if f.shown != nil {
 		shown = f.shown
 	}

@@ -124,6 +124,12 @@ func permissionRows() []row {
 		somebodyElse("a rule for all as an ordinary user", func(f *fixture) []string {
 			return []string{"trust", "add", "--prefix", "registry.example.com/acme", f.Key() + ".pub"}
 		}),
+		somebodyElse("a file of one's own that cannot be read", func(f *fixture) []string {
+			f.write("own.pub", "")
+			f.must("chown", "12347", filepath.Join(f.Dir, "own.pub"))
+			f.must("chmod", "0", filepath.Join(f.Dir, "own.pub"))
+			return []string{"trust", "add", "--prefix", "registry.example.com/acme", filepath.Join(f.Dir, "own.pub")}
+		}),
 		{group: "Permissions", name: "a directory that others may write to", do: func(f *fixture) []string {
 			ref := f.fetched(f.program())
 			f.must("chmod", "0777", filepath.Join(f.Dir, "lib"))

@@ -322,6 +322,7 @@ func appRows() []row {
 		app("no such user", nil, "--user=jane"),
 		app("no such group", nil, "--user=0:staff2"),
 		app("no command", func(_ *fixture, i *imagetest.Image) { i.Config.Config.Entrypoint, i.Config.Config.Cmd = nil, nil }),
+		app("an empty command", bare, ""),
 		app("no such command", bare, "no-such-command"),
 		app("no such file", bare, "/bin/no-such-file"),
 		app("not executable", bare, "/bin/data"),
@@ -391,6 +392,11 @@ func hostRows() []row {
 			f.Must("image", "ls")
 			f.write("lib/store/version", "99\n")
 			return []string{"fetch", "registry.example.com/acme/web:1"}
+		}},
+		{group: group, name: "a store whose index is damaged", do: func(f *fixture) []string {
+			ref := f.fetched(f.program())
+			f.write("lib/store/index.json", `{"schemaVersion":2,"mani`)
+			return []string{"run", "--rm", ref}
 		}},
 		{group: group, name: "a full disk, to fetch to", do: func(f *fixture) []string {
 			f.Add("app", f.program(imagetest.File{Path: "big", Body: noise(8 << 20)}))

@@ -125,11 +125,13 @@ func (a *app) generalHint(err error) string {
 	case errors.Is(err, syscall.ENOSPC):
 		return a.fullHint(err)
 	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && os.Geteuid() != 0:
-		return "gantry needs root for this: run it with sudo, or as a system unit"
+		return accessHint(err)
 	case errors.Is(err, syscall.EAGAIN):
 		return "no more processes: the pod is at its --pids-limit, or this host at its own limit"
 	case errors.Is(err, syscall.EROFS):
 		return "that file system is read-only: --dir or GANTRY_DIR names another directory"
+	case errors.Is(err, store.ErrIndex):
+		return a.indexHint()
 	case errors.Is(err, store.ErrVersion):
 		return "use the gantry that made it, or one as new; --dir or GANTRY_DIR names another directory"
 	case errors.Is(err, syscall.ENOSYS):

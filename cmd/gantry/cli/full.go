@@ -29,6 +29,16 @@ func (a *app) fullHint(err error) string {
 	return spaceHint(dirs...)
 }
 
+// indexHint is for a store whose index is damaged: the content of its images is
+// under their digests, and a fetch takes it from there.
+func (a *app) indexHint() string {
+	e, err := a.outside()
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(`the names of the images are lost, what is in them is not: put a copy of index.json back below %s, or {"schemaVersion":2,"manifests":[]}, and fetch the images again, which downloads nothing that is there`, filepath.Join(e.Dir, "store"))
+}
+
 // spaceHint names the file system with the least room of those of some paths.
 func spaceHint(dirs ...string) string {
 	const freeing = "'gantry image rm', 'gantry image gc' and 'gantry gc' free some without needing any"
