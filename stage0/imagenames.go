@@ -4,6 +4,7 @@ package stage0
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,7 +27,9 @@ type TagOptions struct {
 // TagImage gives an image of the store further names. What was proven under
 // the old name says nothing about the new one: the policy of this moment
 // judges the signatures that were kept under each new name, and a receipt with
-// that verdict is sealed for it. Every launch under the name judges again.
+// that verdict is sealed for it. Every launch under the name judges again. Without
+// a platform that goes for each of which the store has the image; the host's must
+// hold, or the only one there is.
 func TagImage(e Env, from string, names []string, o TagOptions) error {
 	l, err := e.library()
 	if err != nil {
@@ -43,7 +46,7 @@ func TagImage(e Env, from string, names []string, o TagOptions) error {
 		return err
 	}
 	defer release()
-	img, receipt, err := l.read(ref, o.Platform)
+	named, err := l.toName(ref, o.Platform)
 	if err != nil {
 		return err
 	}
@@ -54,11 +57,42 @@ func TagImage(e Env, from string, names []string, o TagOptions) error {
 		}
 	}
 	for _, to := range refs {
-		if err := l.tag(img, receipt, to, o); err != nil {
+		if err := l.tag(named, to, o); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// proven is an image for one platform, and what was proven of it.
+type proven struct {
+	store.Image
+	receipt signature.Receipt
+}
+
+// toName is what gets the new name, the one that must be trusted under it first.
+func (l *library) toName(ref image.Reference, platform string) ([]proven, error) {
+	img, receipt, err := l.read(ref, platform)
+	if err != nil {
+		return nil, err
+	}
+	named := []proven{{img, receipt}}
+	if platform != "" {
+		return named, nil
+	}
+	all, err := l.images(ref)
+	if err != nil {
+		return nil, unreadable(ref, err)
+	}
+	for _, other := range all {
+		if other.ManifestDescriptor.Digest == img.ManifestDescriptor.Digest {
+			continue
+		}
+		if receipt, err := l.receipt(other); err == nil {
+			named = append(named, proven{other, receipt})
+		}
+	}
+	return named, nil
 }
 
 // newName reads a name to give: one of a registry, because others are places.
@@ -75,7 +109,25 @@ func newName(s string) (image.Reference, error) {
 	return ref, nil
 }
 
-func (l *library) tag(img store.Image, r signature.Receipt, to image.Reference, o TagOptions) error {
+func (l *library) tag(named []proven, to image.Reference, o TagOptions) error {
+	if err := l.seal(named[0].receipt, to, o); err != nil {
+		return err
+	}
+	o.Warn = nil // once
+	for _, other := range named[1:] {
+		// One that is not trusted under this name is refused at its launch.
+		if err := l.seal(other.receipt, to, o); err != nil && !errors.Is(err, signature.ErrUntrusted) {
+			return err
+		}
+	}
+	if err := l.store.Tag(to, named[0].Descriptor); err != nil {
+		return fmt.Errorf("tag %s: %w", to.Familiar(), err)
+	}
+	return nil
+}
+
+// seal writes the receipt of an image under a new name.
+func (l *library) seal(r signature.Receipt, to image.Reference, o TagOptions) error {
 	from := r.Reference
 	r.Reference, r.Name, r.Seal = to.String(), to.Name(), ""
 	r.Verdict, r.PolicyHash, r.Insecure = l.policy.Judge(r.Subject(), r.Signatures), l.policy.Hash(), false
@@ -88,13 +140,7 @@ func (l *library) tag(img store.Image, r signature.Receipt, to image.Reference, 
 		}
 		r.Insecure = true
 	}
-	if err := l.receipts.Save(r); err != nil {
-		return err
-	}
-	if err := l.store.Tag(to, img.Descriptor); err != nil {
-		return fmt.Errorf("tag %s: %w", to.Familiar(), err)
-	}
-	return nil
+	return l.receipts.Save(r)
 }
 
 func familiar(s string) string {

@@ -35,7 +35,8 @@ func (a *app) imageTagCommand() *cobra.Command {
 		Short: "Give an image further names",
 		Long: `Give an image of the store further names. A name is trusted by its own rule:
 the signatures kept with the image are judged under each new name, now and at
-every launch. What no rule accepts as NAME does not get that name.`,
+every launch. What no rule accepts as NAME does not get that name. Of an image
+for several platforms the name is for all that were fetched, or for --platform.`,
 		Example: "  gantry image tag docker-archive:/srv/web.tar registry.example.com/acme/web:1",
 		Args:    rangeArgs(2, -1),
 		RunE: func(_ *cobra.Command, args []string) error {
