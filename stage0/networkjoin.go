@@ -52,6 +52,12 @@ func (e Env) openNetwork(c netspec.Choice, spec *specs.Spec, q *launch.Request, 
 		return nil, err
 	}
 	defer p.Close()
+	if e.Rootless {
+		return nil, hint.With(
+			errors.New("it takes the host's root: each pod of an ordinary user is in a user namespace of its own, which has no rights in another's"),
+			"publish the ports that the other is to reach (-p), or run both as root",
+		)
+	}
 	proc, err := running(p)
 	if err != nil {
 		if errors.Is(err, ErrNotRunning) {

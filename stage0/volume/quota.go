@@ -128,6 +128,9 @@ type fileAttributes struct {
 // keeps for all that is written below it.
 func limit(dir *os.File, s settings) (uint32, error) {
 	id, err := freeProject(dir)
+	if errors.Is(err, unix.EPERM) {
+		return 0, hint.With(fmt.Errorf("--opt size and inodes take the host's root: %w", err), "leave the limit out")
+	}
 	if err != nil {
 		return 0, hint.With(
 			fmt.Errorf("--opt size and inodes need project quotas, which the file system that volumes are on does not have: %w", err),

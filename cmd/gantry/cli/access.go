@@ -8,11 +8,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
+
+	"github.com/gantryrun/gantry/internal/uidmap"
 )
 
-// accessHint is for who is not root and may not do something: whose the file or
+// isHostRoot tells that nothing is refused for who we are: in a user namespace
+// root is an ordinary user.
+func isHostRoot() bool { return os.Geteuid() == 0 && uidmap.Own().Host() }
+
+// accessHint is for an ordinary user who may not do something: whose the file or
 // directory is that stands in the way, if one is told.
 func accessHint(err error) string {
 	const asRoot = "this takes the host's root: run it with sudo, or as a system unit"
@@ -25,16 +30,18 @@ func accessHint(err error) string {
 	if !ok {
 		return asRoot
 	}
-	me := os.Geteuid()
-	whose := "user " + strconv.Itoa(int(st.Uid)) + "'s"
+	mode := fmt.Sprintf("mode %04o", fi.Mode().Perm())
 	switch int(st.Uid) {
-	case me:
-		return fmt.Sprintf("%s is yours, but its mode is %04o: chmod u+rwX %s", at, fi.Mode().Perm(), at)
-	case 0:
-		whose = "root's"
+	case os.Geteuid():
+		return fmt.Sprintf("%s is yours, but has %s: chmod u+rwX %s", at, mode, at)
+	case 0, overflowUID:
+		return fmt.Sprintf("%s is not yours, and has %s: name another, or run gantry as root", at, mode)
 	}
-	return fmt.Sprintf("%s is %s, with mode %04o, and you are user %d: run gantry as the one it belongs to, or name another", at, whose, fi.Mode().Perm(), me)
+	return fmt.Sprintf("%s is user %d's, and has %s: name another, or run gantry as that user or root", at, st.Uid, mode)
 }
+
+// overflowUID is what the kernel shows of users that have no id in our namespace.
+const overflowUID = 65534
 
 // nearest is a path, or the nearest directory above it, that can be looked at.
 func nearest(path string) (string, fs.FileInfo) {

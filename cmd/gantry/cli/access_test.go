@@ -26,7 +26,7 @@ func TestAccessHint(t *testing.T) {
 		err  error
 		want string
 	}{
-		"a file of one's own":     {denied(mine, syscall.EACCES), mine + " is yours, but its mode is 0000"},
+		"a file of one's own":     {denied(mine, syscall.EACCES), mine + " is yours, but has mode 0000"},
 		"what is not there":       {denied(filepath.Join(dir, "a/b"), syscall.EACCES), dir + " is yours"},
 		"a relative path":         {denied("mine", syscall.EACCES), root},
 		"a call that needs root":  {denied(mine, syscall.EPERM), root},
@@ -50,7 +50,7 @@ func TestAccessHint_somebodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := accessHint(&fs.PathError{Op: "open", Path: name, Err: syscall.EACCES})
-	if !strings.Contains(got, name+" is user 54321's, with mode 0600") {
+	if !strings.Contains(got, name+" is user 54321's, and has mode 0600") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -124,7 +124,7 @@ func (a *app) generalHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return a.fullHint(err)
-	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && os.Geteuid() != 0:
+	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && !isHostRoot():
 		return accessHint(err)
 	case errors.Is(err, syscall.EAGAIN):
 		return "no more processes: the pod is at its --pids-limit, or this host at its own limit"
