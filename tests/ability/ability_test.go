@@ -34,3 +34,12 @@ func TestNames(t *testing.T) {
 		seen[a.Name] = true
 	}
 }
+
+func TestTime(t *testing.T) {
+	for until, short := range map[string]bool{"": false, "0": true, "1000000000": false} {
+		t.Setenv("GANTRY_TEST_UNTIL", until)
+		if err := Time.Missing(); (err != nil) != short {
+			t.Errorf("GANTRY_TEST_UNTIL=%q: %v", until, err)
+		}
+	}
+}

@@ -56,7 +56,7 @@ func TestBadInput(t *testing.T) {
 	for _, r := range rows() {
 		o, ran := outcome{}, false
 		t.Run(strings.ReplaceAll(r.group+"/"+r.name, " ", "_"), func(t *testing.T) {
-			ability.Require(t, r.needs...)
+			ability.Require(t, append(r.needs, ability.Time)...)
 			o, ran = r.meet(t), true
 			if want, ok := page.find(r); !*update && (!ok || want.String() != o.String()) {
 				t.Errorf("docs/errors.md has\n%sand this is\n%s", want, o)

@@ -32,7 +32,7 @@ import (
 func TestScripts(t *testing.T) {
 	ability.Require(t, ability.Root)
 	bin := built.Dir(t)
-	testscript.Run(t, testscript.Params{
+	testscript.RunT(shim{t}, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -55,6 +55,32 @@ func TestScripts(t *testing.T) {
 		},
 	})
 }
+
+// shim is a test of testscript's.
+type shim struct{ *testing.T }
+
+func (s shim) Run(name string, f func(testscript.T)) {
+	s.T.Run(name, func(t *testing.T) { f(shim{t}) })
+}
+
+func (shim) Verbose() bool { return testing.Verbose() }
+
+// Parallel lets a script wait until others have ended, but where time is short
+// those come first that not every machine can run.
+func (s shim) Parallel() {
+	if os.Getenv("GANTRY_TEST_UNTIL") != "" {
+		b, err := os.ReadFile(filepath.Join("testdata", filepath.Base(s.Name())+".txtar"))
+		if err != nil {
+			s.Fatal(err)
+		}
+		if rare.Match(b) {
+			return
+		}
+	}
+	s.T.Parallel()
+}
+
+var rare = regexp.MustCompile(`(?m)^\[!?(systemd|cgroup2|apparmor|verity|project-quota|unconfined)\]`)
 
 // bundle DIR busybox [ARG…] makes a bundle for an OCI runtime by gantry-oci
 // spec: without a terminal, its root writable and with nothing but busybox.
@@ -138,6 +164,9 @@ func sweep(ts *testscript.TestScript) {
 // setup gives each script a gantry of its own: nothing is shared with other
 // scripts or with the machine.
 func setup(e *testscript.Env, bin string) error {
+	if err := ability.Time.Missing(); err != nil {
+		e.T().Skip("ability missing: time: ", err)
+	}
 	work := e.WorkDir
 	e.Setenv("PATH", bin+":"+filepath.Join(bin, "tests")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	e.Setenv("GANTRY_DIR", filepath.Join(work, "lib"))

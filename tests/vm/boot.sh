@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# usage: boot.sh SUITE-DIRECTORY REPORT-FILE [WORD]
+# usage: boot.sh SUITE-DIRECTORY REPORT-FILE [WORDS]
 # Boots the Debian 13 guest on a throw-away copy of its root, with the suite
 # directory as a second, read-only drive whose ./run is executed by a systemd
-# unit, and collects what it prints. The suite finds WORD on the kernel's
+# unit, and collects what it prints. The suite finds WORDS on the kernel's
 # command line. Succeeds if the suite said "exit 0". A boot that panics is
 # repeated: QEMU's emulation does so now and then.
 set -euo pipefail
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../setup/apt.sh
 . "$here/../setup/apt.sh"
 
-suite=$1 report=$2 word=${3:-}
+suite=$1 report=$2 words=${3:-}
 limit=${GANTRY_VM_SECONDS:-3000}
 apt_need qemu-system-x86 e2fsprogs >&2
 guest=$("$here/root.sh")
@@ -34,7 +34,7 @@ boot() {
 	timeout --foreground --kill-after=10 "$limit" qemu-system-x86_64 \
 		-nodefaults -no-reboot -nographic -accel "$accel" -cpu "$cpu" -smp 2 -m 2G \
 		-kernel "$guest/vmlinuz" -initrd "$guest/initrd" \
-		-append 'root=LABEL=root rw console=ttyS0 quiet panic=-1 systemd.show_status=false net.ifnames=0 lsm=landlock,lockdown,yama,integrity,apparmor,bpf'" $word" \
+		-append 'root=LABEL=root rw console=ttyS0 quiet panic=-1 systemd.show_status=false net.ifnames=0 lsm=landlock,lockdown,yama,integrity,apparmor,bpf'" $words" \
 		-drive "file=$guest/root.ext4,format=raw,if=virtio,snapshot=on,cache=unsafe" \
 		-drive "file=$work/suite.ext4,format=raw,if=virtio,read-only=on" \
 		-device virtio-serial-pci -chardev "file,id=report,path=$report" \
