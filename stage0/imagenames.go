@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -113,7 +114,6 @@ func (l *library) tag(named []proven, to image.Reference, o TagOptions) error {
 	if err := l.seal(named[0].receipt, to, o); err != nil {
 		return err
 	}
-	o.Warn = nil // once
 	for _, other := range named[1:] {
 		// One that is not trusted under this name is refused at its launch.
 		if err := l.seal(other.receipt, to, o); err != nil && !errors.Is(err, signature.ErrUntrusted) {
@@ -136,7 +136,7 @@ func (l *library) seal(r signature.Receipt, to image.Reference, o TagOptions) er
 			return hint.With(err, fmt.Sprintf("a name is judged by its own rule, with the signatures kept of the old one; 'gantry fetch %s --as %s' looks at all there are", familiar(from), to.Familiar()))
 		}
 		if o.Warn != nil {
-			o.Warn("naming it " + to.Familiar() + " without trusting it as that, as --insecure-options=image asks: " + string(r.Verdict.Reason))
+			o.Warn("naming it " + to.Familiar() + " without trusting it as that, as --insecure-options=image asks: " + strings.TrimSpace(r.Platform+" "+string(r.Verdict.Reason)))
 		}
 		r.Insecure = true
 	}

@@ -4,7 +4,6 @@ package launch
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -74,8 +73,9 @@ func (e *Error) Hint() string {
 		return "the image has a file where a directory must be"
 	case e.Step == "set OOM score" && errno == syscall.EACCES:
 		return "only CAP_SYS_RESOURCE on the host lowers it below what gantry was started with (OOMScoreAdjust= in a unit)"
-	case errno == syscall.EPERM && slices.Contains(behindFilter(), e.Step):
-		return "a seccomp profile that refuses by default must allow what comes behind it: prctl, setgroups, setresgid, setresuid, capset and execve; with --security-opt no-new-privileges it is loaded last"
+	// Nothing else refuses it: gantry-init locks none of its secure bits before.
+	case e.Step == "keep capabilities" && errno == syscall.EPERM:
+		return "the seccomp profile must allow what comes behind it: prctl, setgroups, setresgid, setresuid, capset and execve; with --security-opt no-new-privileges it is loaded last"
 	case e.Step != "execute":
 		return ""
 	case errno == syscall.EPERM:
@@ -90,12 +90,6 @@ func (e *Error) Hint() string {
 		return "the image must have what the script's first line names, or the loader that the program was linked for"
 	}
 	return ""
-}
-
-// behindFilter are the steps that a filter, loaded while there are privileges to
-// do it with, can refuse.
-func behindFilter() []string {
-	return []string{"keep capabilities", "set groups", "set group", "set user", "set capabilities"}
 }
 
 // ExitCode is 126 or 127 for an app that could not be executed, as shells

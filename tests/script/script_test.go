@@ -165,7 +165,7 @@ func sweep(ts *testscript.TestScript) {
 // scripts or with the machine.
 func setup(e *testscript.Env, bin string) error {
 	if err := ability.Time.Missing(); err != nil {
-		e.T().Skip("ability missing: time: ", err)
+		e.T().Skip(fmt.Sprintf("ability missing: time: %v", err))
 	}
 	work := e.WorkDir
 	e.Setenv("PATH", bin+":"+filepath.Join(bin, "tests")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")

@@ -31,10 +31,12 @@ func accessHint(err error) string {
 		return asRoot
 	}
 	mode := fmt.Sprintf("mode %04o", fi.Mode().Perm())
-	switch int(st.Uid) {
-	case os.Geteuid():
+	switch mine := os.Geteuid(); {
+	case int(st.Uid) == mine && fi.Mode().Perm()&0o600 == 0o600:
+		return fmt.Sprintf("%s is yours, and its %s allows it: look at how its file system is mounted, and at what a security module logs", at, mode)
+	case int(st.Uid) == mine:
 		return fmt.Sprintf("%s is yours, but has %s: chmod u+rwX %s", at, mode, at)
-	case 0, overflowUID:
+	case st.Uid == 0, st.Uid == overflowUID:
 		return fmt.Sprintf("%s is not yours, and has %s: name another, or run gantry as root", at, mode)
 	}
 	return fmt.Sprintf("%s is user %d's, and has %s: name another, or run gantry as that user or root", at, st.Uid, mode)

@@ -19,6 +19,10 @@ func TestAccessHint(t *testing.T) {
 	if err := os.WriteFile(mine, nil, 0); err != nil {
 		t.Fatal(err)
 	}
+	sound := filepath.Join(dir, "sound")
+	if err := os.WriteFile(sound, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	denied := func(path string, errno syscall.Errno) error {
 		return &fs.PathError{Op: "open", Path: path, Err: errno}
 	}
@@ -27,6 +31,7 @@ func TestAccessHint(t *testing.T) {
 		want string
 	}{
 		"a file of one's own":     {denied(mine, syscall.EACCES), mine + " is yours, but has mode 0000"},
+		"one that has the mode":   {denied(sound, syscall.EACCES), sound + " is yours, and its mode 0600 allows it"},
 		"what is not there":       {denied(filepath.Join(dir, "a/b"), syscall.EACCES), dir + " is yours"},
 		"a relative path":         {denied("mine", syscall.EACCES), root},
 		"a call that needs root":  {denied(mine, syscall.EPERM), root},
