@@ -80,7 +80,7 @@ func (s shim) Parallel() {
 	s.T.Parallel()
 }
 
-var rare = regexp.MustCompile(`(?m)^\[!?(systemd|cgroup2|apparmor|verity|project-quota|unconfined)\]`)
+var rare = regexp.MustCompile(`(?m)^\[!(systemd|cgroup2|apparmor|verity|project-quota|unconfined)\] (skip|stop)`)
 
 // bundle DIR busybox [ARG…] makes a bundle for an OCI runtime by gantry-oci
 // spec: without a terminal, its root writable and with nothing but busybox.
