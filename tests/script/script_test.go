@@ -65,8 +65,9 @@ func (s shim) Run(name string, f func(testscript.T)) {
 
 func (shim) Verbose() bool { return testing.Verbose() }
 
-// Parallel lets a script wait until others have ended, but where time is short
-// those come first that not every machine can run.
+// Parallel lets a script wait for its turn, and leaves it out when there is no
+// time left then. Where time is short those come first that not every machine can
+// run, whatever it takes.
 func (s shim) Parallel() {
 	if os.Getenv("GANTRY_TEST_UNTIL") != "" {
 		b, err := os.ReadFile(filepath.Join("testdata", filepath.Base(s.Name())+".txtar"))
@@ -78,6 +79,7 @@ func (s shim) Parallel() {
 		}
 	}
 	s.T.Parallel()
+	ability.Require(s.T, ability.Time)
 }
 
 var rare = regexp.MustCompile(`(?m)^\[!(systemd|cgroup2|apparmor|verity|project-quota|unconfined)\] (skip|stop)`)
@@ -164,9 +166,6 @@ func sweep(ts *testscript.TestScript) {
 // setup gives each script a gantry of its own: nothing is shared with other
 // scripts or with the machine.
 func setup(e *testscript.Env, bin string) error {
-	if err := ability.Time.Missing(); err != nil {
-		e.T().Skip(fmt.Sprintf("ability missing: time: %v", err))
-	}
 	work := e.WorkDir
 	e.Setenv("PATH", bin+":"+filepath.Join(bin, "tests")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	e.Setenv("GANTRY_DIR", filepath.Join(work, "lib"))
